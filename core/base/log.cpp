@@ -1,0 +1,31 @@
+#include "ruquant/base/log.hpp"
+
+#include <spdlog/sinks/basic_file_sink.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+
+#include <algorithm>
+
+namespace ruq {
+
+spdlog::logger& logger() {
+  static const auto instance = [] {
+    auto made = std::make_shared<spdlog::logger>(
+        "ruquant", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    made->set_pattern("%^%l%$ %v");
+    return made;
+  }();
+  return *instance;
+}
+
+LogFile::LogFile(const std::filesystem::path& file)
+    : sink_(std::make_shared<spdlog::sinks::basic_file_sink_mt>(file.string())) {
+  sink_->set_pattern("%Y-%m-%d %H:%M:%S %l %v");
+  logger().sinks().push_back(sink_);
+}
+
+LogFile::~LogFile() {
+  logger().flush();
+  std::erase(logger().sinks(), sink_);
+}
+
+}  // namespace ruq

@@ -1,0 +1,26 @@
+// One logger. Messages go to standard error and, while a trial runs, to its log.txt as well;
+// standard output is for answers.
+#pragma once
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+
+namespace ruq {
+
+/// Also writes every message to `file` until the returned guard is destroyed.
+class LogFile {
+ public:
+  explicit LogFile(const std::filesystem::path& file);
+  ~LogFile();
+  LogFile(const LogFile&) = delete;
+  LogFile& operator=(const LogFile&) = delete;
+
+ private:
+  spdlog::sink_ptr sink_;
+};
+
+/// The logger; the first call creates it.
+spdlog::logger& logger();
+
+}  // namespace ruq

@@ -1,0 +1,47 @@
+// The forward pass: the only one. Capture, fake quantization and plain float differ in their hooks.
+//
+// A batch is `windows` sequences of equal length laid under each other: X is [windows·length, h].
+// Positions restart at 0 and attention is causal within each window.
+//
+//   u = RMSNorm(x)·γ;  q,k,v = u·Wᵀ + b;  (q,k normed per head);  RoPE (rotate-half);
+//   a = softmax(q kᵀ/√e) v;  x += a·W_oᵀ;  u = RMSNorm(x)·γ';  x += (SiLU(u·W_gᵀ) ⊙ u·W_uᵀ)·W_dᵀ
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "ruquant/base/matrix.hpp"
+#include "ruquant/model/model.hpp"
+#include "ruquant/quant/site.hpp"
+
+namespace ruq {
+
+/// Called when the tensor of a site is ready and before it is used; may change it in place. It is
+/// called before the linears that the site feeds are read, so a hook that owns the layer's weights
+/// may also install them (calibration does). Tensors: attn_in, mlp_in [n,h]; attn_out, queries
+/// [n, heads·e]; keys, values [n, kv_heads·e]; mlp_out [n,f]; n = windows·length. Queries and keys
+/// are given after RoPE. Order in a block: attn_in, queries, keys, values, attn_out, mlp_in, mlp_out.
+template <class S>
+using SiteHook = std::function<void(const Site& site, Matrix<S>& tensor)>;
+
+/// Rows of the embedding: [ids.size(), h]. Error if an id lies outside the vocabulary.
+template <class S>
+Matrix<S> embed(const Model<S>& model, std::span<const std::int32_t> ids);
+
+/// One decoder block over the residual stream x [windows·length, h], in place.
+template <class S>
+void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
+                   Index length, const SiteHook<S>& hook, Matrix<S>& x);
+
+/// Embedding, all blocks and the final norm: [ids.size(), h]; logits are this times head_weight()ᵀ.
+/// Error naming the site when the hook's tensor holds NaN or infinity.
+template <class S>
+Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids, Index length,
+                       const SiteHook<S>& hook);
+
+/// RMSNorm: x_i / sqrt(mean(x²) + ε) · gain, row by row.
+template <class S>
+Matrix<S> rms_norm(const Matrix<S>& x, const Vector<S>& gain, double epsilon);
+
+}  // namespace ruq

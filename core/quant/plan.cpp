@@ -1,0 +1,265 @@
+#include "ruquant/quant/plan.hpp"
+
+#include <algorithm>
+#include <charconv>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/io/tensor_store.hpp"
+
+namespace ruq {
+namespace {
+
+constexpr std::int64_t kFormatVersion = 1;
+
+// --- transforms in a file: one group a step, named by its position, with attribute "kind" ---------
+
+void write_map(TensorWriter& file, const std::string& name, const SquareMap<double>& square) {
+  file.write(name + "/map", square.map);
+  if (square.dual.size() > 0) file.write(name + "/dual", square.dual);
+}
+
+SquareMap<double> read_map(const TensorReader& file, const std::string& name) {
+  SquareMap<double> square;
+  if (file.has(name + "/map")) square.map = file.matrix<double>(name + "/map");
+  if (file.has(name + "/dual")) square.dual = file.matrix<double>(name + "/dual");
+  return square;
+}
+
+struct WriteStep {
+  TensorWriter& file;
+  const std::string& group;
+
+  void kind(const char* name) const { file.attribute(group, "kind", std::string(name)); }
+
+  void operator()(const Permutation& step) const {
+    kind("permutation");
+    file.write(group + "/index", step.index);
+  }
+  void operator()(const Reflection<double>& step) const {
+    kind("reflection");
+    file.write(group + "/v", step.v);
+  }
+  void operator()(const HadamardStep& step) const {
+    kind("hadamard");
+    file.attribute(group, "order", static_cast<std::int64_t>(step.order));
+    file.attribute(group, "transposed", static_cast<std::int64_t>(step.transposed));
+  }
+  void operator()(const Scale<double>& step) const {
+    kind("scale");
+    file.write(group + "/factor", step.factor);
+  }
+  void operator()(const BlockDiagonal<double>& step) const {
+    kind("block_diagonal");
+    file.write(group + "/which", step.which);
+    for (std::size_t i = 0; i < step.maps.size(); ++i) {
+      write_map(file, fmt::format("{}/map{}", group, i), step.maps[i]);
+    }
+  }
+  void operator()(const Kronecker<double>& step) const {
+    kind("kronecker");
+    file.attribute(group, "left_width", static_cast<std::int64_t>(step.left_width));
+    file.attribute(group, "right_width", static_cast<std::int64_t>(step.right_width));
+    if (step.left.map.size() > 0) write_map(file, group + "/left", step.left);
+    if (step.right.map.size() > 0) write_map(file, group + "/right", step.right);
+  }
+};
+
+Step<double> read_step(const TensorReader& file, const std::string& group) {
+  const std::string kind = file.text_attribute(group, "kind");
+  if (kind == "permutation") return Permutation{file.integers(group + "/index")};
+  if (kind == "reflection") return Reflection<double>{file.vector<double>(group + "/v")};
+  if (kind == "hadamard") {
+    return HadamardStep{file.integer_attribute(group, "order"),
+                        file.integer_attribute(group, "transposed") != 0};
+  }
+  if (kind == "scale") return Scale<double>{file.vector<double>(group + "/factor")};
+  if (kind == "block_diagonal") {
+    BlockDiagonal<double> step{{}, file.integers(group + "/which")};
+    for (Index i = 0; file.has(fmt::format("{}/map{}", group, i)); ++i) {
+      step.maps.push_back(read_map(file, fmt::format("{}/map{}", group, i)));
+    }
+    return step;
+  }
+  if (kind == "kronecker") {
+    return Kronecker<double>{read_map(file, group + "/left"), read_map(file, group + "/right"),
+                             file.integer_attribute(group, "left_width"),
+                             file.integer_attribute(group, "right_width")};
+  }
+  fail("{}: {}: unknown kind of step '{}'", file.path().string(), group, kind);
+}
+
+void write_transform(TensorWriter& file, const std::string& group,
+                     const Transform<double>& transform) {
+  file.attribute(group, "width", static_cast<std::int64_t>(transform.width()));
+  file.attribute(group, "steps", static_cast<std::int64_t>(transform.steps().size()));
+  for (std::size_t i = 0; i < transform.steps().size(); ++i) {
+    const std::string name = fmt::format("{}/step{}", group, i);
+    std::visit(WriteStep{file, name}, transform.steps()[i]);
+  }
+}
+
+Transform<double> read_transform(const TensorReader& file, const std::string& group) {
+  Transform<double> transform(file.integer_attribute(group, "width"));
+  const Index steps = file.integer_attribute(group, "steps");
+  for (Index i = 0; i < steps; ++i) {
+    transform.append(read_step(file, fmt::format("{}/step{}", group, i)));
+  }
+  return transform;
+}
+
+// --- quantizers -------------------------------------------------------------------------------------
+
+template <class Settings, class Visit>
+void for_each_operand(Settings& quant, const Visit& visit) {
+  visit("weight", quant.weight);
+  visit("activation", quant.activation);
+  visit("queries", quant.queries);
+  visit("keys", quant.keys);
+  visit("values", quant.values);
+}
+
+void write_quant(TensorWriter& file, const QuantSettings& quant) {
+  for_each_operand(quant, [&](const std::string& name, const QuantSpec& spec) {
+    const std::string group = "quant/" + name;
+    file.attribute(group, "bits", static_cast<std::int64_t>(spec.bits));
+    file.attribute(group, "symmetric", static_cast<std::int64_t>(spec.symmetric));
+    file.attribute(group, "rule", to_string(spec.rule));
+    file.attribute(group, "group_size", static_cast<std::int64_t>(spec.group_size));
+    file.attribute(group, "clip_ratio", spec.clip_ratio);
+    file.attribute(group, "search", static_cast<std::int64_t>(spec.search));
+  });
+  file.attribute("quant", "rounding", quant.rounding);
+}
+
+QuantSettings read_quant(const TensorReader& file) {
+  QuantSettings quant;
+  for_each_operand(quant, [&](const std::string& name, QuantSpec& spec) {
+    const std::string group = "quant/" + name;
+    spec.bits = file.integer_attribute(group, "bits");
+    spec.symmetric = file.integer_attribute(group, "symmetric") != 0;
+    spec.rule = grid_rule(file.text_attribute(group, "rule"));
+    spec.group_size = file.integer_attribute(group, "group_size");
+    spec.clip_ratio = file.real_attribute(group, "clip_ratio");
+    spec.search = file.integer_attribute(group, "search") != 0;
+  });
+  quant.rounding = file.text_attribute("quant", "rounding");
+  return quant;
+}
+
+std::string layer_group(std::size_t layer) { return fmt::format("layers/{}", layer); }
+
+}  // namespace
+
+std::string to_string(const BitWidths& w) {
+  return fmt::format("W{}A{}-Q{}K{}V{}", w.weight, w.activation, w.queries, w.keys, w.values);
+}
+
+BitWidths bit_widths(const std::string& text) {
+  BitWidths widths;
+  const std::array<std::pair<char, Index*>, 5> parts = {{{'W', &widths.weight},
+                                                         {'A', &widths.activation},
+                                                         {'Q', &widths.queries},
+                                                         {'K', &widths.keys},
+                                                         {'V', &widths.values}}};
+  const char* at = text.data();
+  const char* const end = text.data() + text.size();
+  bool good = true;
+  for (const auto& [letter, width] : parts) {
+    if (letter == 'Q') good = good && at < end && *at++ == '-';
+    good = good && at < end && *at++ == letter;
+    if (!good) break;
+    const auto [next, problem] = std::from_chars(at, end, *width);
+    good = problem == std::errc{} && ((*width >= 2 && *width <= 8) || *width == 16);
+    at = next;
+  }
+  if (!good || at != end) {
+    fail("found '{}', expected five widths of 2 to 8 or 16, such as W4A4-Q16K4V4", text);
+  }
+  return widths;
+}
+
+void QuantSettings::set_widths(const BitWidths& widths) {
+  weight.bits = widths.weight;
+  activation.bits = widths.activation;
+  queries.bits = widths.queries;
+  keys.bits = widths.keys;
+  values.bits = widths.values;
+}
+
+Plan Plan::identity(std::string method, Index layers, const QuantSettings& quant) {
+  Plan plan;
+  plan.method = std::move(method);
+  plan.quant = quant;
+  plan.layers.resize(static_cast<std::size_t>(layers));
+  return plan;
+}
+
+void Plan::note_fallback(const std::string& text) {
+  if (std::find(fallbacks.begin(), fallbacks.end(), text) == fallbacks.end()) {
+    fallbacks.push_back(text);
+  }
+}
+
+void save_plan(const Plan& plan, const std::filesystem::path& path) {
+  TensorWriter file(path);
+  file.attribute("", "format", std::string("ruquant-plan"));
+  file.attribute("", "format_version", kFormatVersion);
+  file.attribute("", "method", plan.method);
+  file.attribute("", "layers", static_cast<std::int64_t>(plan.layers.size()));
+  file.attribute("", "fallbacks", fmt::format("{}", fmt::join(plan.fallbacks, "\n")));
+  write_quant(file, plan.quant);
+  write_transform(file, "residual", plan.residual);
+  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+    const LayerPlan& layer = plan.layers[l];
+    for (const SiteKind kind : kLinearSites) {
+      const std::string group = fmt::format("{}/{}", layer_group(l), to_string(kind));
+      write_transform(file, group + "/folded", layer[kind].folded);
+      write_transform(file, group + "/online", layer[kind].online);
+    }
+    write_transform(file, layer_group(l) + "/query_key", layer.query_key);
+  }
+  file.commit();
+}
+
+Plan load_plan(const std::filesystem::path& path) {
+  const TensorReader file(path);
+  if (!file.has_attribute("", "format") || file.text_attribute("", "format") != "ruquant-plan" ||
+      file.integer_attribute("", "format_version") != kFormatVersion) {
+    fail("{}: not a plan of format version {}", path.string(), kFormatVersion);
+  }
+  Plan plan = Plan::identity(file.text_attribute("", "method"),
+                             file.integer_attribute("", "layers"), read_quant(file));
+  const std::string fallbacks = file.text_attribute("", "fallbacks");
+  for (std::size_t begin = 0; begin < fallbacks.size();) {
+    const std::size_t end = std::min(fallbacks.find('\n', begin), fallbacks.size());
+    plan.fallbacks.push_back(fallbacks.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  plan.residual = read_transform(file, "residual");
+  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+    for (const SiteKind kind : kLinearSites) {
+      const std::string group = fmt::format("{}/{}", layer_group(l), to_string(kind));
+      plan.layers[l][kind].folded = read_transform(file, group + "/folded");
+      plan.layers[l][kind].online = read_transform(file, group + "/online");
+    }
+    plan.layers[l].query_key = read_transform(file, layer_group(l) + "/query_key");
+  }
+  return plan;
+}
+
+std::string describe(const Plan& plan) {
+  std::string text = fmt::format("{} {} residual: {}\n", plan.method,
+                                 to_string(plan.quant.widths()), plan.residual.describe());
+  for (std::size_t l = 0; l < plan.layers.size(); ++l) {
+    for (const SiteKind kind : kLinearSites) {
+      text += fmt::format("layers.{}.{} folded: {} | online: {}\n", l, to_string(kind),
+                          plan.layers[l][kind].folded.describe(),
+                          plan.layers[l][kind].online.describe());
+    }
+    text += fmt::format("layers.{}.query_key {}\n", l, plan.layers[l].query_key.describe());
+  }
+  for (const std::string& fallback : plan.fallbacks) text += fmt::format("fallback: {}\n", fallback);
+  return text;
+}
+
+}  // namespace ruq

@@ -1,0 +1,79 @@
+// A Plan says which transform and which grid go where. Methods return plans; one executor applies
+// them all. It is pure data: saved, compared, edited by an ablation, applied twice with one result.
+//
+// Where transforms act (T_site below acts on activation rows x, its dual on weight rows):
+//   residual            basis of the residual stream: R1 of QuaRot; folded into every weight that
+//                       reads or writes the stream. Needs norm gains of one, see SitePlan::folded.
+//   sites[s].folded     absorbed by the producer of the tensor at s. At attn_in and mlp_in a Scale,
+//                       absorbed by the norm's gain; at mlp_out a Scale, absorbed by up_proj's rows;
+//                       at attn_out a head-local map of the value space [kv_heads·e], absorbed by
+//                       v_proj's rows. "Fusing the norm" is the scale 1/γ.
+//   sites[s].online     applied to activations at run time, after `folded` and `residual`.
+//   query_key           applied to every head of q and, dually, of k after RoPE.
+// The linears fed by s get the dual of folded·(residual at attn_in, mlp_in)·online.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "ruquant/quant/quantizer.hpp"
+#include "ruquant/quant/site.hpp"
+#include "ruquant/transform/transform.hpp"
+
+namespace ruq {
+
+/// Five widths, written "W4A4-Q4K4V4": weights, linear inputs, queries, keys, values.
+struct BitWidths {
+  Index weight = 16, activation = 16, queries = 16, keys = 16, values = 16;
+  friend bool operator==(const BitWidths&, const BitWidths&) = default;
+};
+std::string to_string(const BitWidths& widths);
+/// Error unless the text has the full form with widths of 2 to 8, or 16.
+BitWidths bit_widths(const std::string& text);
+
+/// The quantizers of all operands; a method copies them into its plan.
+struct QuantSettings {
+  QuantSpec weight, activation, queries, keys, values;
+  std::string rounding = "rtn";  ///< name of the weight rounding
+
+  BitWidths widths() const {
+    return {weight.bits, activation.bits, queries.bits, keys.bits, values.bits};
+  }
+  void set_widths(const BitWidths& widths);
+};
+
+struct SitePlan {
+  Transform<double> folded;
+  Transform<double> online;
+};
+
+struct LayerPlan {
+  std::array<SitePlan, kLinearSites.size()> sites;
+  Transform<double> query_key;  ///< of width head_width, or a Hadamard step of an order dividing it
+
+  SitePlan& operator[](SiteKind kind) { return sites[static_cast<std::size_t>(kind)]; }
+  const SitePlan& operator[](SiteKind kind) const { return sites[static_cast<std::size_t>(kind)]; }
+};
+
+struct Plan {
+  std::string method;
+  QuantSettings quant;
+  Transform<double> residual;
+  std::vector<LayerPlan> layers;
+  std::vector<std::string> fallbacks;  ///< what could not be done as the paper says, and what was done
+
+  /// An empty plan for a model of this many layers.
+  static Plan identity(std::string method, Index layers, const QuantSettings& quant);
+  void note_fallback(const std::string& text);  ///< kept once
+};
+
+/// Saves beside and renames; every bit comes back.
+void save_plan(const Plan& plan, const std::filesystem::path& file);
+Plan load_plan(const std::filesystem::path& file);
+
+/// A line a layer and site: which steps are folded and which run online.
+std::string describe(const Plan& plan);
+
+}  // namespace ruq

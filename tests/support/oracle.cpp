@@ -1,0 +1,38 @@
+#include "support/oracle.hpp"
+
+#include <cstdlib>
+#include <iostream>
+
+namespace ruq::test {
+
+std::optional<std::filesystem::path> oracle_directory() {
+  const char* directory = std::getenv("RUQ_ORACLE_DIR");
+  if (directory == nullptr || *directory == '\0') return std::nullopt;
+  return std::filesystem::path(directory);
+}
+
+Matrix<double> OracleCase::slice(const std::string& name, Index index) const {
+  const Shape all = shape(name);
+  REQUIRE(all.size() == 3);
+  const Vector<double> flat = vector(name);
+  return Eigen::Map<const Matrix<double>>(flat.data() + index * all[1] * all[2], all[1], all[2]);
+}
+
+void for_each_case(const std::string& fixture,
+                   const std::function<void(const OracleCase&)>& body) {
+  const auto directory = oracle_directory();
+  if (!directory) {
+    std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
+    return;
+  }
+  const TensorReader file(*directory / (fixture + ".h5"));
+  const Index cases = file.integer_attribute("", "n_cases");
+  REQUIRE(cases > 0);
+  for (Index i = 0; i < cases; ++i) {
+    const std::string group = "case" + std::to_string(i);
+    INFO(fixture << " " << group);
+    body(OracleCase(file, group));
+  }
+}
+
+}  // namespace ruq::test

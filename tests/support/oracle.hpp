@@ -1,0 +1,57 @@
+// Reference numbers in HDF5: RUQ_ORACLE_DIR/<fixture>.h5 with n_cases and groups case0, case1, ...
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "ruquant/base/matrix.hpp"
+#include "ruquant/io/tensor_store.hpp"
+
+namespace ruq::test {
+
+/// The folder named by RUQ_ORACLE_DIR, or nothing when it is not set.
+std::optional<std::filesystem::path> oracle_directory();
+
+/// One case of a fixture file.
+class OracleCase {
+ public:
+  OracleCase(const TensorReader& file, std::string group) : file_(file), group_(std::move(group)) {}
+  Matrix<double> matrix(const std::string& name) const { return file_.matrix<double>(path(name)); }
+  Vector<double> vector(const std::string& name) const { return file_.vector<double>(path(name)); }
+  std::vector<Index> integers(const std::string& name) const { return file_.integers(path(name)); }
+  Shape shape(const std::string& name) const { return file_.shape(path(name)); }
+  bool has(const std::string& name) const { return file_.has(path(name)); }
+  Index integer(const std::string& name) const { return file_.integer_attribute(group_, name); }
+  double real(const std::string& name) const { return file_.real_attribute(group_, name); }
+  const std::string& name() const { return group_; }
+  /// Slice `index` of a dataset of rank 3, as a matrix.
+  Matrix<double> slice(const std::string& name, Index index) const;
+
+ private:
+  std::string path(const std::string& name) const { return group_ + "/" + name; }
+  const TensorReader& file_;
+  std::string group_;
+};
+
+/// Runs `body` on every case of a fixture. Without RUQ_ORACLE_DIR prints "skipped: no reference
+/// numbers" instead; with it, a missing file or one without cases fails.
+void for_each_case(const std::string& fixture, const std::function<void(const OracleCase&)>& body);
+
+/// max|a-b| <= tol · max|b|, the rule of the fixtures; reports the ratio when it fails.
+template <class A, class B>
+void check_close(const A& a, const B& b, double tolerance, const std::string& what) {
+  REQUIRE_MESSAGE(a.rows() == b.rows(), what);
+  REQUIRE_MESSAGE(a.cols() == b.cols(), what);
+  if (b.size() == 0) return;
+  const double scale = b.template cast<double>().cwiseAbs().maxCoeff();
+  const double error =
+      (a.template cast<double>() - b.template cast<double>()).cwiseAbs().maxCoeff();
+  INFO(what << ": error " << error << " at scale " << scale);
+  CHECK(error <= tolerance * scale);
+}
+
+}  // namespace ruq::test
