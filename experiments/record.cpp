@@ -1,0 +1,200 @@
+#include "experiments/record.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "experiments/summary.hpp"
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/rng.hpp"
+#include "ruquant/io/tensor_store.hpp"
+
+namespace ruq {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+std::string read_file(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::string revision() {
+  const char* value = std::getenv("RUQ_REVISION");
+  return value != nullptr ? value : "unknown";
+}
+
+// Resolved options as YAML, one dotted key a line; runexp reads it again.
+std::string config_yaml(const Trial& trial) {
+  std::string text = "about: " + trial.label + "\ncheck: parse\n";
+  for (const auto& [key, value] : trial.config->flat()) {
+    text += fmt::format("{}: {}\n", key, Json(value).dump());
+  }
+  return text;
+}
+
+Json results_json(const PlannedTrial& planned, const TrialResult& result) {
+  Config& config = *planned.trial.config;
+  Json json = {{"format", "ruquant-results"},  {"format_version", 1},
+               {"trial", planned.id},          {"about", planned.trial.label},
+               {"method", config.method_name}, {"widths", to_string(config.quant.widths())},
+               {"seed", config.seed}};
+  for (const auto& [key, value] : config.flat()) json["config"][key] = value;
+  json["axes"] = Json::object();
+  for (const auto& [key, value] : planned.trial.axes) json["axes"][key] = value;
+  for (const auto& [key, value] : planned.identity.text) json["inputs"][key] = value;
+  json["token_ranges"] = Json::object();
+  for (const auto& [name, range] : planned.identity.token_ranges) {
+    json["token_ranges"][name] = {range.first, range.second};
+  }
+  json["math_backend"] = math_backend();
+  json["build_preset"] = RUQ_PRESET;
+  json["metrics"] = result.metrics;
+  json["windows"] = result.windows;
+  json["sites"] = result.sites;
+  json["fallbacks"] = result.fallbacks;
+  return json;
+}
+
+Json timing_json(const Timing& timing) {
+  return {{"plan_seconds", timing.plan_seconds},
+          {"apply_seconds", timing.apply_seconds},
+          {"evaluate_seconds", timing.evaluate_seconds},
+          {"tensor_seconds", timing.tensor_seconds},
+          {"total_seconds", timing.total_seconds},
+          {"peak_memory_mib", timing.peak_memory_mib},
+          {"threads", threads()}};
+}
+
+void write_results_h5(const fs::path& path, const Json& json, const TrialResult& result) {
+  TensorWriter file(path);
+  file.attribute("", "format", std::string("ruquant-results"));
+  file.attribute("", "format_version", std::int64_t{1});
+  for (const char* key : {"trial", "about", "method", "widths", "math_backend", "build_preset"}) {
+    file.attribute("", key, json[key].get<std::string>());
+  }
+  file.attribute("", "seed", json["seed"].get<std::int64_t>());
+  file.attribute("", "revision", revision());
+  for (const char* key : {"config", "inputs", "token_ranges", "axes"}) {
+    file.attribute("", key, json[key].dump());
+  }
+  const auto scalar = [&](const std::string& name, double value) { file.write(name, &value, {}); };
+  for (const auto& [name, value] : result.metrics) scalar("metrics/" + name, value);
+  for (const auto& [name, values] : result.windows) {
+    file.write("windows/" + name, values.data(), {std::ssize(values)});
+  }
+  for (const auto& [site, measures] : result.sites) {
+    std::string group = site.substr(std::string("layers.").size());
+    std::replace(group.begin(), group.end(), '.', '/');
+    for (const auto& [name, value] : measures) {
+      scalar(fmt::format("sites/{}/{}", group, name), value);
+    }
+  }
+  for (const auto& [name, sample] : result.samples) file.write("samples/" + name, sample);
+  file.commit();
+}
+
+}  // namespace
+
+void write_file(const fs::path& file, const std::string& text) {
+  const fs::path beside = file.string() + fmt::format(".tmp-{}", getpid());
+  {
+    std::ofstream out(beside, std::ios::binary);
+    out << text;
+    out.flush();
+    if (!out) fail("{}: cannot be written", file.string());
+  }
+  fs::rename(beside, file);
+}
+
+PlannedTrial plan_trial(const Trial& trial) {
+  PlannedTrial planned{trial, prepare_inputs(*trial.config), {}, {}};
+  check_trial(*trial.config, planned.inputs);
+  planned.identity = identify(*trial.config, planned.inputs);
+
+  std::string text = fmt::format(
+      "executor {}\nmethod {}\nbackend {}\npreset {}\n", kExecutorVersion,
+      method_info(trial.config->method_name).result_version, math_backend(), RUQ_PRESET);
+  // A path is not part of the identity: the digests of what it leads to are.
+  for (const auto& [key, value] : trial.config->flat()) {
+    if (key.ends_with(".path")) continue;
+    text += fmt::format("{}={}\n", key, value);
+  }
+  for (const auto& [key, value] : planned.identity.text) text += fmt::format("{}={}\n", key, value);
+  for (const auto& [name, range] : planned.identity.token_ranges) {
+    text += fmt::format("{}={}-{}\n", name, range.first, range.second);
+  }
+  planned.id = fmt::format("{:016x}", hash_text(text));
+  return planned;
+}
+
+RunFolder::RunFolder(fs::path root, const Sweep& sweep) : root_(std::move(root)) {
+  std::error_code problem;
+  fs::create_directories(root_, problem);
+  if (problem || access(root_.c_str(), W_OK) != 0) {
+    ruq::fail("--out: found '{}', expected a folder that can be written to", root_.string());
+  }
+  write_file(root_ / "sweep.yaml", sweep.text);
+}
+
+std::string RunFolder::status(const std::string& id) const {
+  std::string text = read_file(of(id) / "status");
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+void RunFolder::begin(const PlannedTrial& planned) const {
+  fs::create_directories(of(planned.id));
+  write_file(of(planned.id) / "config.yaml", config_yaml(planned.trial));
+  write_file(of(planned.id) / "status", "running\n");
+}
+
+void RunFolder::finish(const PlannedTrial& planned, const TrialResult& result) const {
+  const fs::path folder = of(planned.id);
+  const Json json = results_json(planned, result);
+  if (planned.trial.config->record.plans) save_plan(result.plan, folder / "plan.h5");
+  write_results_h5(folder / "results.h5", json, result);
+  write_file(folder / "results.json", json.dump(1) + "\n");
+  write_file(folder / "timing.json", timing_json(result.timing).dump(1) + "\n");
+  write_file(folder / "status", "done\n");
+}
+
+void RunFolder::fail(const PlannedTrial& planned, const std::string& why) const {
+  std::string line = why;
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  write_file(of(planned.id) / "status", fmt::format("failed: {}\n", line));
+}
+
+void RunFolder::summarize(const Sweep& sweep, const std::vector<PlannedTrial>& trials) const {
+  std::vector<SummaryRow> rows;
+  for (const PlannedTrial& planned : trials) {
+    SummaryRow row{planned.id, status(planned.id), {}, {}};
+    if (row.status == "done") {
+      row.results = Json::parse(read_file(of(planned.id) / "results.json"));
+      row.timing = Json::parse(read_file(of(planned.id) / "timing.json"));
+    } else {
+      row.results = {{"method", planned.trial.config->method_name},
+                     {"widths", to_string(planned.trial.config->quant.widths())},
+                     {"about", planned.trial.label}};
+    }
+    rows.push_back(std::move(row));
+  }
+  write_file(root_ / "summary.csv", summary_csv(sweep, rows));
+  write_file(root_ / "summary.md", summary_markdown(sweep, rows));
+}
+
+double recorded_metric(const RunFolder& folder, const std::string& id, const std::string& metric) {
+  const Json json = Json::parse(read_file(folder.of(id) / "results.json"));
+  const auto found = json["metrics"].find(metric);
+  if (found != json["metrics"].end()) return found->get<double>();
+  std::vector<std::string> known;
+  for (const auto& [name, value] : json["metrics"].items()) known.push_back(name);
+  fail("trial {}: unknown metric '{}'{}", id, metric, suggestion(metric, known));
+}
+
+}  // namespace ruq

@@ -1,1 +1,102 @@
-int main() {}
+// Command line of the ablation runner: parse, dispatch, exit code. Nothing else.
+#include <boost/program_options.hpp>
+#include <iostream>
+
+#include "experiments/commands.hpp"
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+
+namespace {
+
+namespace po = boost::program_options;
+
+constexpr const char* kUsage =
+    "runexp [run|dump|verify] CONFIG [key=value ...] [options]\n\n"
+    "  run      the trials of CONFIG that are not done yet, tables and figures (the default)\n"
+    "  dump     write the activations that CONFIG names to HDF5\n"
+    "  verify   do what CONFIG's own check says\n\n"
+    "key=value overrides an option; key=a,b,c tries each value.\n"
+    "Exit code: 0 all done, 1 some trial failed, 2 the request was wrong.\n";
+
+po::options_description options() {
+  po::options_description description("Options");
+  auto add = description.add_options();
+  add("help", "this text and every option of CONFIG");
+  add("list", "print the numbered trials");
+  add("print-config", "print the resolved options of the trials");
+  add("trial", po::value<ruq::Index>(), "run or print this trial alone");
+  add("jobs", po::value<ruq::Index>()->default_value(1), "worker processes");
+  add("threads", po::value<ruq::Index>()->default_value(0),
+      "threads of a job (0: all processors divided among the jobs)");
+  add("force", "do again what is done");
+  add("out", po::value<std::string>()->default_value(""), "run folder (dump: file)");
+  add("no-figures", "do not draw figures at the end");
+  add("slurm", po::value<std::string>()->implicit_value("submit"),
+      "submit a job array, one task a trial; --slurm=print shows it");
+  add("verbose", "say more");
+  add("quiet", "say only what went wrong");
+  return description;
+}
+
+int dispatch(const po::variables_map& map, ruq::Request request, std::vector<std::string> words) {
+  std::string verb = "run";
+  const std::vector<std::string> verbs = {"run", "dump", "verify"};
+  if (!words.empty() && std::find(verbs.begin(), verbs.end(), words[0]) != verbs.end()) {
+    verb = words[0];
+    words.erase(words.begin());
+  }
+  if (words.empty()) ruq::fail("CONFIG: found nothing, expected a YAML file; --help says more");
+  request.config = words[0];
+  request.overrides.assign(words.begin() + 1, words.end());
+  if (map.contains("list")) return ruq::list(request);
+  if (map.contains("print-config")) return ruq::print_config(request);
+  if (map.contains("slurm")) {
+    const std::string how = map["slurm"].as<std::string>();
+    if (how != "submit" && how != "print") ruq::fail("--slurm: found '{}', expected print", how);
+    return ruq::slurm(request, how == "submit");
+  }
+  if (verb == "dump") return ruq::dump(request);
+  return verb == "verify" ? ruq::verify(request) : ruq::run(request);
+}
+
+int start(int argc, char** argv) {
+  const po::options_description visible = options();
+  po::options_description all;
+  all.add(visible).add_options()("words", po::value<std::vector<std::string>>());
+  po::positional_options_description positions;
+  positions.add("words", -1);
+  po::variables_map map;
+  po::store(po::command_line_parser(argc, argv).options(all).positional(positions).run(), map);
+  po::notify(map);
+  if (map.contains("help")) {
+    std::cout << kUsage << "\n" << visible << "\n" << ruq::options_reference();
+    return 0;
+  }
+  if (map.contains("verbose")) ruq::logger().set_level(spdlog::level::debug);
+  if (map.contains("quiet")) ruq::logger().set_level(spdlog::level::warn);
+  ruq::Request request;
+  request.program = argv[0];
+  request.out = map["out"].as<std::string>();
+  request.jobs = map["jobs"].as<ruq::Index>();
+  request.threads = map["threads"].as<ruq::Index>();
+  request.force = map.contains("force");
+  request.figures = !map.contains("no-figures");
+  if (map.contains("trial")) request.trial = map["trial"].as<ruq::Index>();
+  if (request.jobs < 1) ruq::fail("--jobs: found {}, expected at least 1", request.jobs);
+  if (request.threads < 0) ruq::fail("--threads: found {}, expected at least 1", request.threads);
+  const std::vector<std::string> words = map.contains("words")
+                                             ? map["words"].as<std::vector<std::string>>()
+                                             : std::vector<std::string>();
+  return dispatch(map, std::move(request), words);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return start(argc, argv);
+  } catch (const std::exception& problem) {
+    std::cerr << "runexp: " << problem.what() << "\n";
+    return 2;
+  }
+}

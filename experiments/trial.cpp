@@ -1,0 +1,337 @@
+#include "experiments/trial.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <optional>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+#include "ruquant/eval/distortion.hpp"
+#include "ruquant/eval/language.hpp"
+#include "ruquant/io/tensor_store.hpp"
+#include "ruquant/model/activations.hpp"
+#include "ruquant/model/calibration.hpp"
+
+namespace ruq {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr Index kCheckTokens = 64;   // tokens on which the float function is compared
+constexpr double kUnchanged = 1e-3;  // relative change of final states that float explains
+
+class Clock {
+ public:
+  double lap() {
+    const auto now = std::chrono::steady_clock::now();
+    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+};
+
+double peak_memory_mib() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) / 1024;
+}
+
+std::vector<Site> captured_sites(const ActivationSettings& settings, Index layers) {
+  std::vector<Index> chosen = settings.layers;
+  if (chosen.empty()) {
+    for (Index i = 0; i < 4; ++i) chosen.push_back((layers - 1) * i / 3);
+    chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+  }
+  std::vector<Site> sites;
+  for (const Index layer : chosen) {
+    for (const SiteKind kind : kLinearSites) {
+      const auto& kinds = settings.kinds;
+      if (std::find(kinds.begin(), kinds.end(), to_string(kind)) == kinds.end()) continue;
+      sites.push_back({layer, kind});
+    }
+  }
+  return sites;
+}
+
+// The site whose tokens have the widest range for their power, before any transform.
+const SiteActivations& outlier_rich_site(const ActivationSet& set) {
+  return *std::max_element(set.sites.begin(), set.sites.end(), [](const auto& a, const auto& b) {
+    return mean_range_over_rms(a.test.template cast<double>()) <
+           mean_range_over_rms(b.test.template cast<double>());
+  });
+}
+
+// The file in the cache folder for something that depends on exactly this text.
+fs::path cache_file(const std::string& kind, const std::string& key) {
+  const fs::path folder = home().cache / "shared";
+  fs::create_directories(folder);
+  return folder / fmt::format("{}-{:016x}.h5", kind, hash_text(key));
+}
+
+std::string ids_key(std::span<const std::int32_t> ids) {
+  return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
+}
+
+}  // namespace
+
+// Everything is keyed by text that names what it depends on, so a sweep over such a setting is
+// safe.
+struct Workbench::Impl {
+  std::string model_key, tokens_key, session_key, reference_key, activations_key;
+  Model<float> model;
+  TokenFile tokens;
+  std::unique_ptr<ModelSession<float>> session;
+  Matrix<float> reference;  // final hidden states of the float model on the evaluation tokens
+  ActivationSet activations;
+
+  void load(const Inputs& inputs);
+  ModelSession<float>& calibration(const Config& config);
+  const Matrix<float>& float_states(const Config& config);
+  const ActivationSet& activation_set(const Config& config, const Inputs& inputs);
+  ActivationSet capture(const Config& config);
+  void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
+  void measure_language(const Config& config, const Progress& progress, TrialResult& result);
+  void measure_tensors(const Config& config, const Inputs& inputs, TrialResult& result);
+};
+
+Workbench::Workbench() : impl_(std::make_unique<Impl>()) {}
+Workbench::~Workbench() = default;
+
+void Workbench::Impl::load(const Inputs& inputs) {
+  if (tokens_key != inputs.tokens.string()) {
+    tokens = load_tokens(inputs.tokens);
+    tokens_key = inputs.tokens.string();
+    session.reset();
+  }
+  if (model_key == inputs.model.string()) return;
+  session.reset();
+  model = load_model<float>(inputs.model);
+  model_key = inputs.model.string();
+}
+
+ModelSession<float>& Workbench::Impl::calibration(const Config& config) {
+  const CalibrationOptions& options = config.calibration;
+  const std::string key = fmt::format(
+      "{} {} {} {} {} {} {}", known_model_digest(model_key), ids_key(tokens.split("calibration")),
+      options.windows, options.mean_windows, options.window_tokens, options.seed, math_backend());
+  if (session && key == session_key) return *session;
+  session = std::make_unique<ModelSession<float>>(model, tokens.split("calibration"), options);
+  session_key = key;
+  const fs::path file = cache_file("maxima", key);
+  if (!fs::exists(file)) {
+    logger().info("channel maxima over {} windows of {} tokens", options.windows,
+                  options.window_tokens);
+    TensorWriter out(file);
+    const ChannelMaxima& maxima = session->channel_maxima();
+    for (std::size_t l = 0; l < maxima.size(); ++l) {
+      for (std::size_t k = 0; k < maxima[l].size(); ++k) {
+        out.write(fmt::format("{}/{}", l, k), maxima[l][k]);
+      }
+    }
+    out.commit();
+    return *session;
+  }
+  const TensorReader in(file);
+  ChannelMaxima maxima(static_cast<std::size_t>(model.config.layers));
+  for (std::size_t l = 0; l < maxima.size(); ++l) {
+    for (std::size_t k = 0; k < maxima[l].size(); ++k) {
+      maxima[l][k] = in.vector<double>(fmt::format("{}/{}", l, k));
+    }
+  }
+  session->set_channel_maxima(std::move(maxima));
+  return *session;
+}
+
+const Matrix<float>& Workbench::Impl::float_states(const Config& config) {
+  const auto ids = evaluated_tokens(config, tokens);
+  const Index length = config.evaluation.window_tokens;
+  const std::string key = fmt::format("{} {} {} {}", known_model_digest(model_key), ids_key(ids),
+                                      length, math_backend());
+  if (key == reference_key) return reference;
+  const fs::path file = cache_file("float", key);
+  if (fs::exists(file)) {
+    reference = TensorReader(file).matrix<float>("states");
+  } else {
+    logger().info("float reference on {} tokens", ids.size());
+    reference.resize(std::ssize(ids), model.config.width);
+    for (Index begin = 0; begin < std::ssize(ids); begin += length) {
+      reference.middleRows(begin, length) = final_hidden<float>(
+          model, ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)),
+          length, {});
+    }
+    TensorWriter out(file);
+    out.write("states", reference);
+    out.commit();
+  }
+  reference_key = key;
+  return reference;
+}
+
+ActivationSet Workbench::Impl::capture(const Config& config) {
+  const ActivationSettings& settings = config.activations;
+  const CaptureOptions options{.sites = captured_sites(settings, model.config.layers),
+                               .stream = settings.stream == "mean_prefix"
+                                             ? CalibrationStream::mean_prefix
+                                             : CalibrationStream::float_samples,
+                               .calibration_tokens = settings.calibration_tokens,
+                               .test_tokens = settings.test_tokens};
+  return capture_activations(model, calibration(config), tokens.split(config.evaluation.split),
+                             config.evaluation.window_tokens, options, model_name(config));
+}
+
+// Freshly captured or read from a dump, the same numbers: a capture is kept as a dump.
+const ActivationSet& Workbench::Impl::activation_set(const Config& config, const Inputs& inputs) {
+  const ActivationSettings& settings = config.activations;
+  fs::path file = inputs.activations;
+  std::string key = file.string();
+  if (file.empty()) {
+    calibration(config);
+    key = fmt::format("{} {} {} {} {} {} {} {}", session_key, fmt::join(settings.layers, ","),
+                      fmt::join(settings.kinds, ","), settings.stream, settings.calibration_tokens,
+                      settings.test_tokens, ids_key(tokens.split(config.evaluation.split)),
+                      config.evaluation.window_tokens);
+    file = cache_file("activations", key);
+  }
+  if (key == activations_key) return activations;
+  if (!fs::exists(file)) {
+    logger().info("capturing activations");
+    save_activations(capture(config), file);
+  }
+  activations = load_activations(file);
+  activations_key = key;
+  return activations;
+}
+
+// Transforms alone must not change what the model computes; a plan that does is wrong, whatever its
+// perplexity.
+void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
+                                      const Model<float>& folded) const {
+  const auto split = tokens.split(config.evaluation.split);
+  const auto ids = split.first(std::min<std::size_t>(split.size(), kCheckTokens));
+  const Matrix<float> expected = final_hidden<float>(model, ids, std::ssize(ids), {});
+  const Plan transforms = without_rounding(plan);
+  const Matrix<float> found = final_hidden<float>(folded, ids, std::ssize(ids),
+                                                  runtime_hook<float>(transforms, model.config));
+  const Matrix<float> expected_logits = product_transposed<float>(expected, model.head_weight());
+  const Matrix<float> found_logits = product_transposed<float>(found, folded.head_weight());
+  const double change =
+      static_cast<double>((found_logits - expected_logits).norm() / expected_logits.norm());
+  if (change > kUnchanged) {
+    fail(
+        "the plan's transforms change the float logits by {:.3g} of their norm, expected at most "
+        "{}",
+        change, kUnchanged);
+  }
+}
+
+void Workbench::Impl::measure_language(const Config& config, const Progress& progress,
+                                       TrialResult& result) {
+  ModelSession<float>& session_here = calibration(config);
+  const Matrix<float>& expected = float_states(config);
+  Clock clock;
+  progress("plan", 0);
+  const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
+  result.plan = config.method->plan(session_here, config.quant, stream);
+  result.timing.plan_seconds = clock.lap();
+  progress("weights", 0.3);
+  const PlannedModel<float> planned(model, result.plan, [&](const Model<float>& folded) {
+    check_unchanged(config, result.plan, folded);
+  });
+  result.timing.apply_seconds = clock.lap();
+
+  const auto ids = evaluated_tokens(config, tokens);
+  const Index length = config.evaluation.window_tokens;
+  WindowScores scores, floats;
+  for (Index begin = 0; begin < std::ssize(ids); begin += length) {
+    progress("text", 0.5 + 0.4 * static_cast<double>(begin) / static_cast<double>(ids.size()));
+    const auto window =
+        ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length));
+    const Matrix<float> states = final_hidden(planned.model(), window, length, planned.hook());
+    const Matrix<float> expected_states = expected.middleRows(begin, length);
+    const Hidden<float> mine{states, planned.model().head_weight()};
+    const Hidden<float> theirs{expected_states, model.head_weight()};
+    const WindowScores here = score_windows(mine, window, length, &theirs);
+    scores.nll.push_back(here.nll[0]);
+    scores.kl.push_back(here.kl[0]);
+    scores.agreement.push_back(here.agreement[0]);
+    floats.nll.push_back(here.reference_nll[0]);
+  }
+  result.windows = {{"nll", scores.nll},
+                    {"nll_float", floats.nll},
+                    {"kl", scores.kl},
+                    {"agreement", scores.agreement}};
+  result.metrics["nll"] = mean(scores.nll);
+  result.metrics["nll_float"] = mean(floats.nll);
+  result.metrics["nll_over_float"] = mean(scores.nll) - mean(floats.nll);
+  result.metrics[fmt::format("ppl.w{}", length)] = std::exp(mean(scores.nll));
+  result.metrics[fmt::format("ppl_float.w{}", length)] = std::exp(mean(floats.nll));
+  result.metrics["kl"] = mean(scores.kl);
+  result.metrics["agreement"] = mean(scores.agreement);
+  result.timing.evaluate_seconds = clock.lap();
+}
+
+void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs,
+                                      TrialResult& result) {
+  const ActivationSet& set = activation_set(config, inputs);
+  Clock clock;
+  DumpSession session_here(set);
+  const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
+  Plan plan = config.method->plan(session_here, config.quant, stream);
+  std::map<std::string, std::vector<double>> by_measure;
+  for (const SiteActivations& site : set.sites) {
+    auto measures = site_distortion(plan, set.config, site.site, site.test, site.weights);
+    for (const auto& [name, value] : measures) {
+      by_measure["tensor." + name].push_back(value);
+      by_measure[fmt::format("tensor.{}.{}", name, to_string(site.site.kind))].push_back(value);
+    }
+    result.sites[to_string(site.site)] = std::move(measures);
+  }
+  for (const auto& [name, values] : by_measure) result.metrics[name] = mean(values);
+
+  if (config.activations.sample_tokens > 0) {
+    const SiteActivations& site = outlier_rich_site(set);
+    const Index rows = std::min(config.activations.sample_tokens, site.test.rows());
+    const std::string group = fmt::format("{}.{}", site.site.layer, to_string(site.site.kind));
+    Matrix<float> sample = site.test.topRows(rows);
+    result.samples[group + "/before"] = sample;
+    site_transform(plan, set.config, site.site).cast<float>().apply(sample);
+    result.samples[group + "/after"] = std::move(sample);
+  }
+  if (result.plan.layers.empty()) result.plan = std::move(plan);
+  result.timing.tensor_seconds = clock.lap();
+}
+
+TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Progress& progress) {
+  Clock clock;
+  TrialResult result;
+  if (config.needs_model()) impl_->load(inputs);
+  if (config.measures_language()) impl_->measure_language(config, progress, result);
+  if (config.measures_tensors()) {
+    progress("sites", 0.9);
+    impl_->measure_tensors(config, inputs, result);
+  }
+  result.fallbacks = result.plan.fallbacks;
+  result.timing.total_seconds = clock.lap();
+  result.timing.peak_memory_mib = peak_memory_mib();
+  return result;
+}
+
+void Workbench::dump(const Config& config, const Inputs& inputs, const fs::path& file) {
+  impl_->load(inputs);
+  save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}}), file);
+}
+
+void Workbench::prepare(const Config& config, const Inputs& inputs) {
+  if (config.needs_model()) {
+    impl_->load(inputs);
+    impl_->calibration(config);
+  }
+  if (config.measures_language()) impl_->float_states(config);
+  if (config.measures_tensors()) impl_->activation_set(config, inputs);
+}
+
+}  // namespace ruq

@@ -144,6 +144,16 @@ void Fields::add(std::string name, std::vector<std::string>& value,
                      print});
 }
 
+void Fields::add_preset(std::string name, std::string& value, std::vector<std::string> choices,
+                        std::string help, std::function<void(const std::string&)> after) {
+  add_choice(std::move(name), value, std::move(choices), std::move(help));
+  Field& field = fields_.back();
+  field.set = [set = field.set, after = std::move(after)](const std::string& text) {
+    set(text);
+    after(text);
+  };
+}
+
 const Field* Fields::find(std::string_view name) const {
   const auto found = std::find_if(fields_.begin(), fields_.end(),
                                   [&](const Field& field) { return field.name == name; });

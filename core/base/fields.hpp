@@ -50,9 +50,11 @@ class Fields {
   void add(std::string name, std::vector<Index>& value, Range<Index> range, std::string help);
   void add(std::string name, std::vector<std::string>& value, std::vector<std::string> choices,
            std::string help);
-  /// Adds a field whose set() also runs `after` (a preset that changes other fields: list it first,
-  /// since fields are set in the order of this list whatever the order in the file).
-  void add_custom(Field field) { fields_.push_back(std::move(field)); }
+  /// A choice that stands for values of other fields: `after` runs when it is set. List it before
+  /// them, since fields are set in the order of this list whatever the order in the file.
+  void add_preset(std::string name, std::string& value, std::vector<std::string> choices,
+                  std::string help, std::function<void(const std::string&)> after);
+  void add(Field field) { fields_.push_back(std::move(field)); }
 
   const std::vector<Field>& all() const { return fields_; }
   const Field* find(std::string_view name) const;

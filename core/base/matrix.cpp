@@ -54,7 +54,11 @@ class Pool {
     for (std::thread& worker : workers_) worker.join();
     workers_.clear();
     stopping_ = false;
-    for (int i = 1; i < count; ++i) workers_.emplace_back([this] { work(); });
+    // A worker is told what has been handed out before it existed: were it to look for itself, it
+    // could start late, take a job already posted for an old one, and never report back.
+    for (int i = 1; i < count; ++i) {
+      workers_.emplace_back([this, seen = generation_] { work(seen); });
+    }
   }
 
   void run(Index count, const std::function<void(Index)>& body) {
@@ -75,12 +79,7 @@ class Pool {
   }
 
  private:
-  void work() {
-    std::uint64_t seen = 0;
-    {
-      const std::lock_guard lock(mutex_);
-      seen = generation_;
-    }
+  void work(std::uint64_t seen) {
     while (true) {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });

@@ -1,0 +1,131 @@
+#include "ruquant/eval/distortion.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+#include <vector>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/model/fuse.hpp"
+#include "ruquant/quant/rounding.hpp"
+
+namespace ruq {
+namespace {
+
+double decibels(double error, double signal) { return 10 * std::log10(error / signal); }
+
+// Mean of `measure(row)` over the rows that are not all zero.
+template <class Measure>
+double mean_over_rows(const Matrix<double>& x, const Measure& measure) {
+  double sum = 0;
+  Index counted = 0;
+  for (Index r = 0; r < x.rows(); ++r) {
+    if ((x.row(r).array() == 0).all()) continue;
+    sum += measure(x.row(r));
+    ++counted;
+  }
+  return counted > 0 ? sum / static_cast<double>(counted) : 0;
+}
+
+}  // namespace
+
+double uniformity_distance(const Matrix<double>& x) {
+  return mean_over_rows(x, [](const auto& row) {
+    std::vector<double> sorted(row.begin(), row.end());
+    std::sort(sorted.begin(), sorted.end());
+    const double low = sorted.front();
+    const double range = sorted.back() - low;
+    if (range == 0) return 1.0;
+    const auto n = static_cast<double>(sorted.size());
+    double distance = 0;
+    for (std::size_t i = 0; i < sorted.size(); ++i) {
+      const double expected = (sorted[i] - low) / range;
+      distance = std::max({distance, std::abs(expected - static_cast<double>(i) / n),
+                           std::abs(expected - static_cast<double>(i + 1) / n)});
+    }
+    return distance;
+  });
+}
+
+double mean_kurtosis(const Matrix<double>& x) {
+  return mean_over_rows(x, [](const auto& row) {
+    const double second = row.array().square().mean();
+    return row.array().square().square().mean() / (second * second);
+  });
+}
+
+double mean_range_over_rms(const Matrix<double>& x) {
+  return mean_over_rows(x, [](const auto& row) {
+    return (row.maxCoeff() - row.minCoeff()) / std::sqrt(row.array().square().mean());
+  });
+}
+
+double centroid_shift(const Matrix<double>& x, const QuantSpec& spec) {
+  const Grid<double> grid = fit_grid(x, spec);
+  const Codes codes = encode(x, grid);
+  const Matrix<double> midpoints = decode(codes, grid);
+  const Index width = group_width(spec, x.cols());
+  double sum = 0;
+  std::unordered_map<std::int32_t, std::pair<double, double>> bins;  // code → (Σ offset, count)
+  for (Index r = 0; r < x.rows(); ++r) {
+    for (Index c = 0; c < x.cols(); c += width) {
+      bins.clear();
+      for (Index j = c; j < c + width; ++j) {
+        auto& [offset, count] = bins[codes(r, j)];
+        offset += (x(r, j) - midpoints(r, j)) / grid.scale(r, c / width);
+        count += 1;
+      }
+      // Summed in code order, so that the result does not depend on the hash table.
+      std::vector<std::pair<std::int32_t, double>> shifts;
+      for (const auto& [code, bin] : bins) {
+        shifts.emplace_back(code, bin.first * bin.first / bin.second);
+      }
+      std::sort(shifts.begin(), shifts.end());
+      for (const auto& [code, squared] : shifts) sum += squared;
+    }
+  }
+  return std::sqrt(sum / static_cast<double>(x.size()));
+}
+
+std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfig& config,
+                                              const Site& site, const Matrix<float>& activations,
+                                              const std::map<Linear, Matrix<float>>& weights) {
+  const Transform<double> transform = site_transform(plan, config, site);
+  const QuantSpec& spec = plan.quant.activation;
+  const Matrix<double> original = activations.cast<double>();
+  Matrix<double> x = original;
+  transform.apply(x);
+  Matrix<double> rounded = x;
+  fake_quantize(rounded, spec);
+
+  double output_error = 0, output_power = 0, weight_error = 0, weight_power = 0;
+  for (const auto& [linear, stored] : weights) {
+    const Matrix<double> weight = stored.cast<double>();
+    Matrix<double> turned = weight;
+    transform.apply_dual(turned);
+    const Matrix<double> kept = round_weight(plan.quant.rounding, turned, plan.quant.weight);
+    const Matrix<double> expected = product_transposed<double>(original, weight);
+    output_error += (product_transposed<double>(rounded, kept) - expected).squaredNorm();
+    output_power += expected.squaredNorm();
+    weight_error += (kept - turned).squaredNorm();
+    weight_power += turned.squaredNorm();
+  }
+
+  std::map<std::string, double> measures = {{"range_over_rms", mean_range_over_rms(x)},
+                                            {"kurtosis", mean_kurtosis(x)},
+                                            {"uniformity_ks", uniformity_distance(x)}};
+  const auto add_error = [&](const char* name, double error, double power) {
+    if (error > 0 && power > 0) measures[name] = decibels(error, power);
+  };
+  if (spec.rounds()) {
+    add_error("activation_error_db", (rounded - x).squaredNorm(), x.squaredNorm());
+    measures["centroid_shift"] = centroid_shift(x, spec);
+  }
+  if (plan.quant.weight.rounds()) add_error("weight_error_db", weight_error, weight_power);
+  if (spec.rounds() || plan.quant.weight.rounds()) {
+    add_error("output_error_db", output_error, output_power);
+  }
+  return measures;
+}
+
+}  // namespace ruq

@@ -64,11 +64,11 @@ class TensorReader {
   Shape shape(const std::string& name) const;                   ///< Error if no such dataset
   std::vector<std::string> children(const std::string& group) const;  ///< sorted by name
 
-  /// A whole dataset as [rows, cols]; a 1-D dataset is one row... see vector(). Numeric types are
-  /// converted to S. Error if missing or not 2-D.
+  /// A whole 2-D dataset, [rows, cols], its numbers converted to S. Error if missing, not numeric
+  /// or of another rank (vector() reads any rank).
   template <class S>
   Matrix<S> matrix(const std::string& name) const;
-  /// A dataset of any rank, flattened in C order.
+  /// A numeric dataset of any rank, flattened in C order.
   template <class S>
   Vector<S> vector(const std::string& name) const;
   /// Integer dataset of any rank, flattened. Error if the stored type is not an integer.

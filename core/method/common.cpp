@@ -1,0 +1,142 @@
+#include "ruquant/method/common.hpp"
+
+#include <Eigen/QR>
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/transform/hadamard.hpp"
+
+namespace ruq {
+namespace {
+
+constexpr double kSmallestMaximum = 1e-5;
+constexpr double kSmallestScale = 0.01;
+
+// The linear whose weight decides the smoothing scale of a site.
+Linear key_linear(SiteKind kind) {
+  switch (kind) {
+    case SiteKind::attn_in:
+      return Linear::q_proj;
+    case SiteKind::mlp_in:
+      return Linear::up_proj;
+    case SiteKind::attn_out:
+      return Linear::o_proj;
+    default:
+      return Linear::down_proj;
+  }
+}
+
+// One scale for all query heads that share a key-value head: [heads·e] → [kv_heads·e], the maximum.
+Vector<double> shared_over_group(const Vector<double>& scale, const ModelConfig& config) {
+  const Index group = config.heads / config.kv_heads;
+  const Index e = config.head_width;
+  Vector<double> shared = Vector<double>::Zero(config.kv_width());
+  for (Index head = 0; head < config.heads; ++head) {
+    auto mine = shared.segment(head / group * e, e);
+    mine = mine.cwiseMax(scale.segment(head * e, e)).eval();
+  }
+  return shared;
+}
+
+}  // namespace
+
+void bind(Fields& fields, SmoothingOptions& options, const std::string& prefix) {
+  fields.add(prefix + "smoothing", options.alpha, {.min = 0, .max = 1},
+             "alpha of SmoothQuant's scales, or none");
+  fields.add_choice(prefix + "smoothing_grouped", options.grouped, {"online", "shared"},
+                    "attn_out under grouped-query heads: divide at run time (as the official codes) "
+                    "or one scale a group, folded into v_proj");
+}
+
+template <class S>
+Vector<double> smoothing_scale(const Vector<double>& activation_maxima, const Matrix<S>& weight,
+                               double alpha) {
+  const Vector<double> a = activation_maxima.cwiseMax(kSmallestMaximum);
+  const Vector<double> w = weight.cwiseAbs()
+                               .colwise()
+                               .maxCoeff()
+                               .transpose()
+                               .template cast<double>()
+                               .cwiseMax(kSmallestMaximum);
+  return (a.array().pow(alpha) / w.array().pow(1 - alpha)).max(kSmallestScale).matrix();
+}
+
+template <class S>
+void smooth(CalibrationSession<S>& session, const SmoothingOptions& options, Plan& plan) {
+  if (!options.alpha) return;
+  const ModelConfig& config = session.config();
+  const ChannelMaxima& maxima = session.channel_maxima();
+  for (const Site& site : session.sites()) {
+    const auto layer = static_cast<std::size_t>(site.layer);
+    const Vector<double> scale =
+        smoothing_scale(maxima[layer][static_cast<std::size_t>(site.kind)],
+                        session.weight(site.layer, key_linear(site.kind)), *options.alpha);
+    SitePlan& planned = plan.layers[layer][site.kind];
+    const bool grouped = config.heads != config.kv_heads;
+    if (site.kind != SiteKind::attn_out) {
+      planned.folded.append(Scale<double>{scale.cwiseInverse()});
+    } else if (!grouped || options.grouped == "shared") {
+      planned.folded.append(Scale<double>{shared_over_group(scale, config).cwiseInverse()});
+    } else {
+      planned.online.append(Scale<double>{scale.cwiseInverse()});
+      plan.note_fallback("attn_out: smoothing divides at run time (grouped-query heads)");
+    }
+  }
+}
+
+void rotate_queries_and_keys(const ModelConfig& config, Index limit, Plan& plan) {
+  const Index order = largest_power_of_two(config.head_width, limit);
+  if (order == 1) {
+    plan.note_fallback(fmt::format("queries, keys: no Hadamard rotation divides the head width {}",
+                                   config.head_width));
+    return;
+  }
+  for (LayerPlan& layer : plan.layers) layer.query_key.append(HadamardStep{order});
+}
+
+Matrix<double> haar_orthogonal(Index n, Draws& draws) {
+  const Eigen::MatrixXd gauss = draws.normal(n, n);
+  const Eigen::HouseholderQR<Eigen::MatrixXd> qr(gauss);
+  Eigen::MatrixXd q = qr.householderQ() * Eigen::MatrixXd::Identity(n, n);
+  for (Index j = 0; j < n; ++j) {
+    if (qr.matrixQR()(j, j) < 0) q.col(j) = -q.col(j);
+  }
+  return q;
+}
+
+Transform<double> randomized_hadamard(Index width, Stream& stream, const std::string& where,
+                                      Plan& plan) {
+  Transform<double> rotation(width);
+  if (!hadamard_exists(width)) {
+    plan.note_fallback(fmt::format(
+        "{}: no Hadamard matrix of order {}, a random orthogonal matrix instead", where, width));
+    rotation.append(BlockDiagonal<double>{{{haar_orthogonal(width, stream), {}}}, {0}});
+    return rotation;
+  }
+  rotation.append(Scale<double>{stream.signs(width)});
+  rotation.append(HadamardStep{width});
+  return rotation;
+}
+
+void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
+  for (const Linear linear : kLinears) {
+    const Index width = config.in_width(linear);
+    if (quant.weight.rounds()) {
+      with_context(fmt::format("quant.weight, {}", to_string(linear)),
+                   [&] { return group_width(quant.weight, width); });
+    }
+    if (quant.activation.rounds()) {
+      with_context(fmt::format("quant.activation, {}", to_string(input_site(linear))),
+                   [&] { return group_width(quant.activation, width); });
+    }
+  }
+}
+
+template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<float>&, double);
+template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<double>&, double);
+template void smooth(CalibrationSession<float>&, const SmoothingOptions&, Plan&);
+template void smooth(CalibrationSession<double>&, const SmoothingOptions&, Plan&);
+
+}  // namespace ruq

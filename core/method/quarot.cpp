@@ -1,0 +1,129 @@
+// QuaRot (arXiv 2404.00456; specification §2.2): a randomized Hadamard basis of the residual stream
+// (R1 = D·Ĥ_h, folded), Ĥ_e on every value head (folded) with Ĥ_{n_q} across heads online, Ĥ_f online
+// before down_proj, Ĥ_e online on queries and keys after RoPE. Norm gains are fused into the weights.
+// The code's mean-centring of the embedding is left out: it changes an RMSNorm model.
+//
+// With smoothing the scales sit between norm and rotation, so R1 cannot be folded any more: it runs
+// online at attn_in and mlp_in, the same R1 in every layer, and the plan says so.
+#include "ruquant/base/error.hpp"
+#include "ruquant/method/common.hpp"
+#include "ruquant/method/entries.hpp"
+#include "ruquant/transform/hadamard.hpp"
+
+namespace ruq {
+namespace {
+
+class QuaRot final : public MethodBase<QuaRot> {
+ public:
+  void bind(Fields& fields) override {
+    fields.add("smoothing", smoothing_.alpha, {.min = 0, .max = 1},
+               "alpha of SmoothQuant's scales before the rotation, or none (as published)");
+  }
+  bool is_random() const override { return true; }
+
+  template <class S>
+  Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,
+               const Stream& stream) const {
+    const ModelConfig& config = session.config();
+    Plan plan = Plan::identity("quarot", config.layers, quant);
+    smooth(session, smoothing_, plan);
+    Stream draws = stream.child("residual");
+    const Transform<double> r1 = randomized_hadamard(config.width, draws, "residual", plan);
+    if (smoothing_.alpha) {
+      plan.note_fallback("residual: R1 runs online at attn_in and mlp_in, after smoothing");
+    } else {
+      plan.residual = r1;
+    }
+    const Transform<double> head = head_rotation(config.head_width, stream, plan);
+    const Transform<double> across = across_heads(config, stream, plan);
+    Stream hidden_draws = stream.child("mlp_out");
+    const Transform<double> hidden = hidden_rotation(config.mlp_width, hidden_draws, plan);
+    for (const Site& site : session.sites()) {
+      LayerPlan& layer = plan.layers[static_cast<std::size_t>(site.layer)];
+      SitePlan& planned = layer[site.kind];
+      if (site.kind == SiteKind::attn_out) {
+        planned.folded = planned.folded.then(over_kv_heads(head, config));
+        planned.online = planned.online.then(across);
+      } else if (site.kind == SiteKind::mlp_out) {
+        planned.online = planned.online.then(hidden);
+      } else if (smoothing_.alpha) {
+        planned.online = planned.online.then(r1);
+      } else {
+        planned.folded.append(Scale<double>{fused_gain(session, site)});
+      }
+    }
+    for (LayerPlan& layer : plan.layers) layer.query_key = head;
+    return plan;
+  }
+
+ private:
+  // 1/γ: the gain moves into the weights. A zero gain stays; fuse.cpp empties its weight column.
+  template <class S>
+  static Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site) {
+    return session.norm_gain(site.layer, site.kind)
+        .template cast<double>()
+        .unaryExpr([](double gain) { return gain == 0 ? 1.0 : 1 / gain; });
+  }
+
+  static Transform<double> head_rotation(Index e, const Stream& stream, Plan& plan) {
+    Transform<double> rotation(e);
+    if (hadamard_exists(e)) {
+      rotation.append(HadamardStep{e});
+      return rotation;
+    }
+    plan.note_fallback(fmt::format(
+        "heads: no Hadamard matrix of order {}, a random orthogonal matrix instead", e));
+    Stream draws = stream.child("head");
+    rotation.append(BlockDiagonal<double>{{{haar_orthogonal(e, draws), {}}}, {0}});
+    return rotation;
+  }
+
+  // The head rotation repeated over the value space [kv_heads·e].
+  static Transform<double> over_kv_heads(const Transform<double>& head, const ModelConfig& config) {
+    Transform<double> all(config.kv_width());
+    for (const Step<double>& step : head.steps()) {
+      if (const auto* blocks = std::get_if<BlockDiagonal<double>>(&step)) {
+        all.append(BlockDiagonal<double>{
+            blocks->maps, std::vector<Index>(static_cast<std::size_t>(config.kv_heads), 0)});
+      } else {
+        all.append(step);
+      }
+    }
+    return all;
+  }
+
+  // Ĥ_{n_q} ⊗ I_e; a Haar matrix where no Hadamard matrix of that many heads exists (§1.14).
+  static Transform<double> across_heads(const ModelConfig& config, const Stream& stream,
+                                        Plan& plan) {
+    Matrix<double> map;
+    if (hadamard_exists(config.heads)) {
+      map = Matrix<double>::Identity(config.heads, config.heads);
+      hadamard_in_place<double>(map, config.heads, false);
+    } else {
+      Stream draws = stream.child("across_heads");
+      map = haar_orthogonal(config.heads, draws);
+      plan.note_fallback(fmt::format(
+          "attn_out: no Hadamard matrix across {} heads, a random orthogonal matrix instead",
+          config.heads));
+    }
+    Transform<double> across(config.query_width());
+    across.append(Kronecker<double>{{map, {}}, {}, config.heads, config.head_width});
+    return across;
+  }
+
+  static Transform<double> hidden_rotation(Index width, Stream& draws, Plan& plan) {
+    if (!hadamard_exists(width)) return randomized_hadamard(width, draws, "mlp_out", plan);
+    Transform<double> rotation(width);
+    rotation.append(HadamardStep{width});
+    return rotation;
+  }
+
+  // Scales and the folded head rotation commute with grouping only when the group shares them.
+  SmoothingOptions smoothing_{.alpha = {}, .grouped = "shared"};
+};
+
+}  // namespace
+
+std::unique_ptr<Method> make_quarot() { return std::make_unique<QuaRot>(); }
+
+}  // namespace ruq

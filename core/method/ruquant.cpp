@@ -1,0 +1,212 @@
+#include "ruquant/method/ruquant.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+#include "ruquant/learn/reflection.hpp"
+#include "ruquant/method/entries.hpp"
+#include "ruquant/transform/hadamard.hpp"
+
+namespace ruq {
+namespace {
+
+BlockMapOptions map_options(const RuquantOptions& options) {
+  return {.steps = options.steps,
+          .givens_per_step = options.rotation == "householder" ? 0 : options.givens_per_step,
+          .reflections = options.rotation != "givens",
+          .givens = options.givens == "code" ? GivensDirection::code : GivensDirection::mapped,
+          .target = options.target == "u01" ? TargetRange::u01 : TargetRange::u11};
+}
+
+// The `hadamard` variant of a block map: random signs, then the Hadamard matrix of the block (of the
+// largest power of two that divides it where none of its order exists).
+template <class S>
+Matrix<double> hadamard_map(Matrix<S>& samples, Draws& draws) {
+  const Index width = samples.cols();
+  const Index order = hadamard_exists(width) ? width : largest_power_of_two(width, width);
+  const Vector<double> u = draws.uniform(width);
+  Transform<double> rotation(width);
+  rotation.append(Scale<double>{u.unaryExpr([](double x) { return x < 0.5 ? 1.0 : -1.0; })});
+  rotation.append(HadamardStep{order});
+  rotation.cast<S>().apply(samples);
+  return rotation.to_matrix(width);
+}
+
+// |ω_j| raised to the floor, signs kept; zero stays zero (§1.10).
+Vector<double> floored(Vector<double> omega, double floor) {
+  for (double& value : omega) {
+    if (value != 0) value = std::copysign(std::max(std::abs(value), floor), value);
+  }
+  return omega;
+}
+
+// All weight rows that a site feeds, in the basis that the plan has reached.
+template <class S>
+Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan, const Site& site) {
+  const auto linears = linears_of(site.kind);
+  Index rows = 0;
+  for (const Linear linear : linears) rows += session.weight(site.layer, linear).rows();
+  Matrix<double> all(rows, session.config().site_width(site.kind));
+  Index at = 0;
+  for (const Linear linear : linears) {
+    const Matrix<S>& weight = session.weight(site.layer, linear);
+    all.middleRows(at, weight.rows()) = weight.template cast<double>();
+    at += weight.rows();
+  }
+  site_transform(plan, session.config(), site).apply_dual(all);
+  return all;
+}
+
+// Stage 2 on one site: the reflection that the smooth objective of §1.14 prefers.
+template <class S>
+Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>& tensor,
+                                   const RuquantOptions& options, CalibrationSession<S>& session,
+                                   const Plan& plan, const Site& site) {
+  const Index tokens = std::min(options.reflection_tokens, tensor.rows());
+  Matrix<double> y(tokens, tensor.cols());
+  for (Index i = 0; i < tokens; ++i) {
+    y.row(i) = tensor.row(i * tensor.rows() / tokens).template cast<double>();
+  }
+  const ReflectionOptions fit{.max_iterations = options.reflection_iterations,
+                              .activation_bits = plan.quant.activation.bits,
+                              .weight_bits = plan.quant.weight.bits};
+  const ReflectionFit result =
+      optimize_reflection(y, stacked_weights(session, plan, site),
+                          floored(omega, options.omega_floor).normalized(), fit);
+  logger().debug("{}: reflection cost {:.6g} -> {:.6g} in {} iterations, {} evaluations: {}",
+                 to_string(site), result.report.initial_cost, result.report.final_cost,
+                 result.report.iterations, result.report.evaluations, result.report.termination);
+  return result.v;
+}
+
+}  // namespace
+
+CalibrationStream calibration_stream(const std::string& name) {
+  if (name == "mean") return CalibrationStream::mean_prefix;
+  if (name == "samples") return CalibrationStream::samples_prefix;
+  return CalibrationStream::float_samples;
+}
+
+template <class S>
+SiteRotation<S> ruquant_site(Matrix<S>& tensor, const RuquantOptions& options, Draws& draws) {
+  const BlockLayout layout = block_layout(tensor.cols(), options.block_size, options.ragged);
+  SiteRotation<S> result;
+  const BlockMapOptions maps = map_options(options);
+  const MapBuilder<S> build = [&](Matrix<S>& samples) {
+    if (options.rotation == "hadamard") return hadamard_map(samples, draws);
+    return build_block_map(samples, maps, draws, &result.trace);
+  };
+  result.transform = block_rotation(tensor, layout, options.blocks, build);
+  if (options.global_reflection != "none") {
+    Index row = 0;
+    result.direction = global_reflection_direction(tensor, maps.target, draws, &row);
+    result.trace.chosen.push_back(row);
+  }
+  return result;
+}
+
+template <class S>
+SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession<S>& session,
+                               SiteDraws draws) {
+  return [&options, &session, draws = std::move(draws)](const Site& site, const Matrix<S>& tensor,
+                                                        Plan& plan) {
+    Transform<double>& online = plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
+    Matrix<S> y = tensor;
+    online.cast<S>().apply(y);  // smoothing that could not be folded comes first
+    const SiteRotation<S> rotation = ruquant_site(y, options, draws(site));
+    online = online.then(rotation.transform);
+    Vector<double> direction = rotation.direction;
+    if (options.global_reflection == "optimized") {
+      direction = optimized_direction(direction, y, options, session, plan, site);
+    }
+    if (direction.size() == 0) return;
+    online.append(Reflection<double>{direction / std::max(direction.norm(), 1e-12)});
+  };
+}
+
+void Ruquant::apply_preset(const std::string& name) {
+  options_.givens = name == "official" ? "code" : "mapped";
+  options_.omega_floor = name == "official" ? 0.01 : 0;
+}
+
+void Ruquant::bind(Fields& fields) {
+  fields.add_preset("preset", options_.preset, {"official", "paper"},
+                    "what the published code does, or what the paper's abstract says",
+                    [this](const std::string& name) { apply_preset(name); });
+  ruq::bind(fields, options_.smoothing);
+  fields.add("block_size", options_.block_size, {.min = 1}, "B: channels of one block");
+  fields.add("ragged", options_.ragged, "allow a narrower last block");
+  fields.add_choice("rotation", options_.rotation, {"composite", "householder", "givens", "hadamard"},
+                    "what a block map is made of");
+  fields.add("steps", options_.steps, {.min = 0, .max = 4096}, "K: steps of a block map");
+  fields.add("givens_per_step", options_.givens_per_step, {.min = 0, .max = 64},
+             "lambda: permutations with Givens rotations after each reflection");
+  fields.add_choice("givens", options_.givens, {"code", "mapped"},
+                    "Q1: direction of the Givens rotations, as published or source to target");
+  fields.add_choice("target", options_.target, {"u01", "u11"}, "Q2: targets on [0,1) or [-1,1)");
+  fields.add_choice("pick", options_.pick, {"maxabs"}, "Q3: the sample mapped at each step");
+  ruq::bind(fields, options_.blocks);
+  fields.add_choice("global_reflection", options_.global_reflection, {"none", "init", "optimized"},
+                    "Q6: the reflection of the whole site: none, towards a drawn target, or that "
+                    "optimized on the sphere");
+  fields.add_choice("calibration", options_.calibration, {"mean", "samples", "float"},
+                    "Q7: mean sequence or samples through the quantized prefix, or float samples");
+  fields.add("omega_floor", options_.omega_floor, {.min = 0, .max = 1},
+             "Q10: floor of |omega_j| at the start of the optimized reflection");
+  fields.add("reflection_iterations", options_.reflection_iterations, {.min = 1, .max = 10000},
+             "L-BFGS iterations of the optimized reflection");
+  fields.add("reflection_tokens", options_.reflection_tokens, {.min = 1},
+             "tokens that the optimized reflection sees");
+}
+
+void Ruquant::check(const ModelConfig& config, const QuantSettings& quant) const {
+  MethodBase::check(config, quant);
+  check_block_size(config, options_.block_size, options_.ragged);
+}
+
+template <class S>
+Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
+                  CalibrationSession<S>& session, const QuantSettings& quant,
+                  const Stream& stream) {
+  Plan plan = Plan::identity(name, session.config().layers, quant);
+  smooth(session, options.smoothing, plan);
+  rotate_queries_and_keys(session.config(), options.block_size, plan);
+  std::unique_ptr<Stream> current;
+  const SiteDraws draws = [&](const Site& site) -> Draws& {
+    current = std::make_unique<Stream>(stream.child(to_string(site)));
+    return *current;
+  };
+  session.walk(calibration_stream(options.calibration), plan,
+               ruquant_visitor(options, session, draws));
+  return plan;
+}
+
+template <class S>
+Plan Ruquant::draw_up(CalibrationSession<S>& session, const QuantSettings& quant,
+                      const Stream& stream) const {
+  return ruquant_plan("ruquant", options_, session, quant, stream);
+}
+
+std::unique_ptr<Method> make_ruquant() { return std::make_unique<Ruquant>(); }
+
+template Plan Ruquant::draw_up(CalibrationSession<float>&, const QuantSettings&,
+                               const Stream&) const;
+template Plan Ruquant::draw_up(CalibrationSession<double>&, const QuantSettings&,
+                               const Stream&) const;
+template Plan ruquant_plan(const std::string&, const RuquantOptions&, CalibrationSession<float>&,
+                           const QuantSettings&, const Stream&);
+template Plan ruquant_plan(const std::string&, const RuquantOptions&, CalibrationSession<double>&,
+                           const QuantSettings&, const Stream&);
+template SiteRotation<float> ruquant_site(Matrix<float>&, const RuquantOptions&, Draws&);
+template SiteRotation<double> ruquant_site(Matrix<double>&, const RuquantOptions&, Draws&);
+template SiteVisitor<float> ruquant_visitor(const RuquantOptions&, CalibrationSession<float>&,
+                                            SiteDraws);
+template SiteVisitor<double> ruquant_visitor(const RuquantOptions&, CalibrationSession<double>&,
+                                             SiteDraws);
+
+}  // namespace ruq

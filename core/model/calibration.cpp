@@ -1,0 +1,142 @@
+#include "ruquant/model/calibration.hpp"
+
+#include <algorithm>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+#include "ruquant/base/rng.hpp"
+
+namespace ruq {
+namespace {
+
+bool is_linear_site(SiteKind kind) { return !linears_of(kind).empty(); }
+
+}  // namespace
+
+template <class S>
+void walk_layer(const ModelConfig& config, LayerWeights<S> weights, Index layer, Index length,
+                bool quantized, Plan& plan, const SiteVisitor<S>& visit, Matrix<S>& x) {
+  fold_layer(plan, config, layer, weights);
+  // The hook of this layer alone, rebuilt from the plan whenever a visit has changed it.
+  Plan here = plan;
+  const SiteHook<S> hook = [&](const Site& site, Matrix<S>& tensor) {
+    if (is_linear_site(site.kind)) {
+      visit(site, tensor, plan);
+      if (!quantized) return;
+      install_site(plan, site, weights);
+      plan.layers[static_cast<std::size_t>(layer)][site.kind].online.template cast<S>().apply(
+          tensor);
+      fake_quantize(tensor, plan.quant.activation);
+    } else if (quantized) {
+      here.layers.assign(1, plan.layers[static_cast<std::size_t>(layer)]);
+      runtime_hook<S>(here, config)(Site{0, site.kind}, tensor);
+    }
+  };
+  block_forward(config, weights, layer, length, hook, x);
+}
+
+template <class S>
+ModelSession<S>::ModelSession(const Model<S>& model, std::span<const std::int32_t> tokens,
+                              const CalibrationOptions& options)
+    : model_(model), tokens_(tokens), options_(options) {
+  if (std::ssize(tokens) < options.window_tokens) {
+    fail("calibration.window_tokens: found {}, expected at most the {} tokens of the calibration "
+         "range", options.window_tokens, tokens.size());
+  }
+}
+
+template <class S>
+std::vector<Site> ModelSession<S>::sites() const {
+  std::vector<Site> all;
+  for (Index l = 0; l < model_.config.layers; ++l) {
+    for (const SiteKind kind : kLinearSites) all.push_back({l, kind});
+  }
+  return all;
+}
+
+template <class S>
+const Matrix<S>& ModelSession<S>::weight(Index layer, Linear linear) const {
+  return model_.layers.at(static_cast<std::size_t>(layer))[linear].weight;
+}
+
+template <class S>
+const Vector<S>& ModelSession<S>::norm_gain(Index layer, SiteKind kind) const {
+  const LayerWeights<S>& weights = model_.layers.at(static_cast<std::size_t>(layer));
+  return kind == SiteKind::attn_in ? weights.attn_norm : weights.mlp_norm;
+}
+
+// Window positions are drawn uniformly from the calibration range, one stream a purpose.
+template <class S>
+std::vector<std::int32_t> ModelSession<S>::window_ids(Index windows, const char* purpose) const {
+  Stream stream(static_cast<std::uint64_t>(options_.seed), fmt::format("calibration/{}", purpose));
+  const Vector<double> draws = stream.uniform(windows);
+  const auto room = static_cast<double>(std::ssize(tokens_) - options_.window_tokens + 1);
+  std::vector<std::int32_t> ids;
+  for (const double u : draws) {
+    const auto begin = tokens_.begin() + static_cast<Index>(u * room);
+    ids.insert(ids.end(), begin, begin + options_.window_tokens);
+  }
+  return ids;
+}
+
+template <class S>
+const ChannelMaxima& ModelSession<S>::channel_maxima() {
+  if (!maxima_.empty()) return maxima_;
+  const ModelConfig& config = model_.config;
+  ChannelMaxima maxima(static_cast<std::size_t>(config.layers));
+  for (auto& layer : maxima) {
+    for (const SiteKind kind : kLinearSites) {
+      layer[static_cast<std::size_t>(kind)] = Vector<double>::Zero(config.site_width(kind));
+    }
+  }
+  const SiteHook<S> track = [&](const Site& site, Matrix<S>& tensor) {
+    if (!is_linear_site(site.kind)) return;
+    auto& seen = maxima[static_cast<std::size_t>(site.layer)][static_cast<std::size_t>(site.kind)];
+    seen = seen.cwiseMax(
+        tensor.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>());
+  };
+  const auto ids = window_ids(options_.windows, "maxima");
+  for (Index w = 0; w < options_.windows; ++w) {
+    const auto window = std::span(ids).subspan(static_cast<std::size_t>(w * options_.window_tokens),
+                                               static_cast<std::size_t>(options_.window_tokens));
+    final_hidden(model_, window, options_.window_tokens, track);
+  }
+  maxima_ = std::move(maxima);
+  return maxima_;
+}
+
+template <class S>
+Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream) const {
+  if (stream != CalibrationStream::mean_prefix) {
+    return embed<S>(model_, window_ids(options_.windows, "samples"));
+  }
+  const auto ids = window_ids(options_.mean_windows, "mean");
+  Matrix<double> mean = Matrix<double>::Zero(options_.window_tokens, model_.config.width);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    mean.row(static_cast<Index>(i) % options_.window_tokens) +=
+        model_.embedding.row(ids[i]).template cast<double>();
+  }
+  mean /= static_cast<double>(options_.mean_windows);
+  return mean.template cast<S>();
+}
+
+template <class S>
+void ModelSession<S>::walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) {
+  Matrix<S> x = stream_input(stream);
+  plan.residual.template cast<S>().apply(x);
+  const bool quantized = stream != CalibrationStream::float_samples;
+  for (Index l = 0; l < model_.config.layers; ++l) {
+    walk_layer(model_.config, model_.layers[static_cast<std::size_t>(l)], l,
+               options_.window_tokens, quantized, plan, visit, x);
+  }
+}
+
+#define RUQ_INSTANTIATE(S)                                                                   \
+  template void walk_layer(const ModelConfig&, LayerWeights<S>, Index, Index, bool, Plan&,   \
+                           const SiteVisitor<S>&, Matrix<S>&);                               \
+  template class ModelSession<S>;
+RUQ_INSTANTIATE(float)
+RUQ_INSTANTIATE(double)
+#undef RUQ_INSTANTIATE
+
+}  // namespace ruq

@@ -63,6 +63,10 @@ StepAndZero<S> quarot_step(S lo, S hi, const QuantSpec& spec) {
   if (lo == 0 && hi == 0) {
     lo = -1;
     hi = 1;
+  } else if (lo == hi) {
+    // A constant group has no range of its own, and the published code divides by zero.
+    lo = std::min(lo, S(0));
+    hi = std::max(hi, S(0));
   }
   const S scale = std::max(hi - lo, floor) / static_cast<S>(levels_minus_one(spec.bits));
   return {scale, std::rint(-lo / scale)};

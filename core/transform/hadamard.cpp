@@ -73,6 +73,8 @@ Matrix<double> williamson(const std::array<std::string_view, 4>& first_rows) {
   const Matrix<double> b = circulant(first_rows[1]);
   const Matrix<double> c = circulant(first_rows[2]);
   const Matrix<double> d = circulant(first_rows[3]);
+  RUQ_CHECK(b.rows() == a.rows() && c.rows() == a.rows() && d.rows() == a.rows(),
+            "circulants of {}, {}, {} and {}", a.rows(), b.rows(), c.rows(), d.rows());
   Matrix<double> h(4 * a.rows(), 4 * a.cols());
   h << a, b, c, d, -b, a, -d, c, -c, d, a, -b, -d, -c, b, a;
   return h;
@@ -87,7 +89,7 @@ constexpr std::array<std::string_view, 4> kWilliamson43 = {
     "+---++--++++-+-+++-++--++-+++-+-++++--++---",
     "++-++++++----+-+--++-++-++--+-+----++++++-+",
     "+++-+-++--+-+-++++-+----+-++++-+-+--++-+-++",
-    "+---++++-+--+--++--------++--+--+-++++---+"};
+    "++---++++-+--+--++--------++--+--+-++++---+"};
 
 Matrix<double> build_base(Index k) {
   switch (k) {

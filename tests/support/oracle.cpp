@@ -4,6 +4,29 @@
 #include <iostream>
 
 namespace ruq::test {
+namespace {
+
+struct Worst {
+  double share = 0;
+  std::string what = "all equal";
+};
+
+Worst& worst() {
+  static Worst seen;
+  return seen;
+}
+
+}  // namespace
+
+void note_share(double share, const std::string& what) {
+  if (share > worst().share) worst() = {share, what};
+}
+
+void report_worst(const std::string& fixture) {
+  std::cout << fixture << ": worst error " << worst().share << " of its tolerance (" << worst().what
+            << ")\n";
+  worst() = {};
+}
 
 std::optional<std::filesystem::path> oracle_directory() {
   const char* directory = std::getenv("RUQ_ORACLE_DIR");
@@ -18,8 +41,7 @@ Matrix<double> OracleCase::slice(const std::string& name, Index index) const {
   return Eigen::Map<const Matrix<double>>(flat.data() + index * all[1] * all[2], all[1], all[2]);
 }
 
-void for_each_case(const std::string& fixture,
-                   const std::function<void(const OracleCase&)>& body) {
+void for_each_case(const std::string& fixture, const std::function<void(const OracleCase&)>& body) {
   const auto directory = oracle_directory();
   if (!directory) {
     std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
@@ -33,6 +55,7 @@ void for_each_case(const std::string& fixture,
     INFO(fixture << " " << group);
     body(OracleCase(file, group));
   }
+  report_worst(fixture);
 }
 
 }  // namespace ruq::test

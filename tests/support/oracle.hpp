@@ -27,6 +27,7 @@ class OracleCase {
   bool has(const std::string& name) const { return file_.has(path(name)); }
   Index integer(const std::string& name) const { return file_.integer_attribute(group_, name); }
   double real(const std::string& name) const { return file_.real_attribute(group_, name); }
+  bool has_attribute(const std::string& name) const { return file_.has_attribute(group_, name); }
   const std::string& name() const { return group_; }
   /// Slice `index` of a dataset of rank 3, as a matrix.
   Matrix<double> slice(const std::string& name, Index index) const;
@@ -41,17 +42,43 @@ class OracleCase {
 /// numbers" instead; with it, a missing file or one without cases fails.
 void for_each_case(const std::string& fixture, const std::function<void(const OracleCase&)>& body);
 
-/// max|a-b| <= tol · max|b|, the rule of the fixtures; reports the ratio when it fails.
+/// Remembers how far a comparison used up its tolerance: error / allowed error, 0 to 1 when good.
+void note_share(double share, const std::string& what);
+/// Prints the largest share noted since the last report, "fixture: worst error 0.02 of its
+/// tolerance (what)". for_each_case does it after the last case.
+void report_worst(const std::string& fixture);
+
+/// max|a-b| <= tol · scale; reports the error when it fails.
 template <class A, class B>
-void check_close(const A& a, const B& b, double tolerance, const std::string& what) {
+void check_close_at(const A& a, const B& b, double tolerance, double scale,
+                    const std::string& what) {
   REQUIRE_MESSAGE(a.rows() == b.rows(), what);
   REQUIRE_MESSAGE(a.cols() == b.cols(), what);
   if (b.size() == 0) return;
-  const double scale = b.template cast<double>().cwiseAbs().maxCoeff();
-  const double error =
-      (a.template cast<double>() - b.template cast<double>()).cwiseAbs().maxCoeff();
+  const Matrix<double> difference = a.template cast<double>() - b.template cast<double>();
+  REQUIRE_MESSAGE(difference.allFinite(), what);
+  const double error = difference.cwiseAbs().maxCoeff();
+  if (error > 0) note_share(error / (tolerance * scale), what);
   INFO(what << ": error " << error << " at scale " << scale);
   CHECK(error <= tolerance * scale);
+}
+
+/// max|a-b| <= tol · max|b|, the rule of the fixtures.
+template <class A, class B>
+void check_close(const A& a, const B& b, double tolerance, const std::string& what) {
+  const double scale = b.size() == 0 ? 0 : b.template cast<double>().cwiseAbs().maxCoeff();
+  check_close_at(a, b, tolerance, scale, what);
+}
+
+/// Equal shapes and equal numbers: codes, zero points, permutations.
+template <class A, class B>
+void check_exact(const A& a, const B& b, const std::string& what) {
+  REQUIRE_MESSAGE(a.rows() == b.rows(), what);
+  REQUIRE_MESSAGE(a.cols() == b.cols(), what);
+  const Index different =
+      (a.template cast<double>().array() != b.template cast<double>().array()).count();
+  INFO(what << ": " << different << " of " << b.size() << " entries differ");
+  CHECK(different == 0);
 }
 
 }  // namespace ruq::test

@@ -1,0 +1,57 @@
+"""Names of settings in words, and the orders in which settings and widths are listed."""
+
+import re
+
+
+def width_order(widths: str) -> tuple:
+    """Fewest bits first: by the sum of all widths, then as written."""
+    return (sum(int(bits) for bits in re.findall(r"\d+", widths)), widths)
+
+
+def tie_order(value: str) -> tuple:
+    # Among equally common values: the larger number, what is switched on, then by alphabet.
+    if number(value) is not None:
+        return (0, -number(value), "")
+    return (1, 0 if switch(value) else 1, value)
+
+
+def number(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
+
+
+def switch(value: str) -> bool | None:
+    """True or False for a word that means on or off, else None."""
+    return {"true": True, "on": True, "yes": True,
+            "false": False, "off": False, "no": False}.get(value.lower())
+
+
+def label(method: str, settings: dict) -> str:
+    """ruquant (paper, givens, B=64, no zigzag): the method and the settings that vary."""
+    words = setting_list(settings)
+    return f"{method} ({', '.join(words)})" if words else method
+
+
+def setting_list(settings: dict) -> list:
+    """Settings in words, in the order in which a method applies them."""
+    order = ("method.preset", "method.rotation", "method.block_size", "method.zigzag",
+             "method.global_reflection", "method.smoothing")
+    keys = [key for key in order if key in settings] + sorted(set(settings) - set(order))
+    return [_setting_words(key, settings[key]) for key in keys]
+
+
+def _setting_words(key: str, value: str) -> str:
+    name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
+    if key in ("method.preset", "method.rotation"):
+        return value
+    if key == "method.block_size":
+        return f"B={value}"
+    if key == "method.smoothing" and number(value) is not None:
+        return f"α={value}"
+    if switch(value) is not None:
+        return name if switch(value) else f"no {name}"
+    if value == "none":
+        return f"no {name}"
+    return f"{name} {value}" if key.startswith("method.") else f"{key}={value}"

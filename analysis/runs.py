@@ -1,0 +1,384 @@
+"""Gathers the trial folders of a run into rows.
+
+A row (Trial) is one finished trial; a Group is the same method, settings and widths over its seeds.
+Reading is strict: a missing key, an unknown format_version or two trials that cannot both belong to
+the run are one RunError with the path in it. Unfinished and failed trials are kept aside with the
+reason. Losses are in nats per token.
+"""
+
+import csv
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from analysis.labels import label, setting_list, tie_order, width_order
+
+FORMAT, FORMAT_VERSION = "ruquant-results", 1
+KEYS = {"trial": str, "about": str, "method": str, "widths": str, "seed": int, "config": dict,
+        "axes": dict, "inputs": dict, "token_ranges": dict, "math_backend": str,
+        "build_preset": str, "metrics": dict, "windows": dict, "sites": dict, "fallbacks": list}
+INPUT_KEYS = ("model", "model_note", "stream")
+TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory_mib", "threads")
+WINDOW_KEYS = ("nll", "nll_float")
+
+# Methods that draw no random numbers (is_random() in core/method): a sweep runs them once, with
+# seed 0. Trusted only while their seeds agree, see Run.is_random.
+SEEDLESS_METHODS = {"rtn", "smoothquant"}
+
+
+class RunError(Exception):
+    """The run folder cannot be read as it stands; the message is for the user."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished trial. windows: measure → [windows]; sites: site → measure → value."""
+
+    folder: Path
+    trial: str
+    about: str
+    method: str
+    widths: str
+    seed: int
+    config: dict
+    axes: dict
+    inputs: dict
+    token_ranges: dict
+    math_backend: str
+    build_preset: str
+    metrics: dict
+    windows: dict
+    sites: dict
+    fallbacks: list
+    timing: dict
+
+    @property
+    def loss(self) -> float:
+        """nll over float; NaN where the method diverged or language was not measured."""
+        return self.metrics.get("nll_over_float", math.nan)
+
+    @property
+    def ppl(self) -> float:
+        return next((v for k, v in self.metrics.items() if k.startswith("ppl.w")), math.nan)
+
+    @property
+    def float_ppl(self) -> float:
+        return next((v for k, v in self.metrics.items() if k.startswith("ppl_float.w")), math.nan)
+
+    @property
+    def has_language(self) -> bool:
+        return "nll" in self.metrics
+
+    def samples(self) -> dict:
+        """site → (before, after), float32 [tokens, channels], read from results.h5 when asked."""
+        path = self.folder / "results.h5"
+        if not path.exists():
+            return {}
+        with h5py.File(path, "r") as file:
+            found = {}
+            for site, pair in file.get("samples", {}).items():
+                if "before" not in pair or "after" not in pair:
+                    raise RunError(f"{path}: /samples/{site} needs both before and after")
+                found[site] = (pair["before"][()], pair["after"][()])
+            return found
+
+    def revision(self) -> str:
+        """Source revision, an attribute of results.h5; empty where it was not recorded."""
+        path = self.folder / "results.h5"
+        if not path.exists():
+            return ""
+        with h5py.File(path, "r") as file:
+            value = file.attrs.get("revision", "")
+            return value.decode() if isinstance(value, bytes) else str(value)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    trial: str
+    about: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """Trials that differ by seed only, in order of seed. `settings` are the keys in the label."""
+
+    label: str
+    method: str
+    widths: str
+    settings: dict
+    is_random: bool
+    trials: tuple
+
+    @property
+    def seeds(self) -> list:
+        return [trial.seed for trial in self.trials]
+
+    @property
+    def losses(self) -> np.ndarray:
+        return np.array([trial.loss for trial in self.trials])
+
+    @property
+    def diverged(self) -> int:
+        return int(np.sum(~np.isfinite(self.losses)))
+
+    def windows(self, measure: str) -> np.ndarray:
+        """[seeds, windows]"""
+        return np.array([trial.windows[measure] for trial in self.trials])
+
+    @property
+    def conditions(self) -> dict:
+        """What must agree before two groups are paired: quantizers, windows and inputs."""
+        trial = self.trials[0]
+        options = {k: v for k, v in trial.config.items() if k.startswith(("quant.", "evaluation."))}
+        return {**options, **trial.inputs, "token_ranges": trial.token_ranges}
+
+    @property
+    def block_size(self) -> int | None:
+        text = self.trials[0].config.get("method.block_size")
+        return int(text) if text is not None else None
+
+
+@dataclass
+class Run:
+    folder: Path
+    trials: list
+    skipped: list = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @cached_property
+    def axis_keys(self) -> list:
+        return sorted({key for trial in self.trials for key in trial.axes})
+
+    @cached_property
+    def widths(self) -> list:
+        """Bit-width settings, fewest bits first."""
+        return sorted({trial.widths for trial in self.trials}, key=width_order)
+
+    @cached_property
+    def methods(self) -> list:
+        return sorted({trial.method for trial in self.trials})
+
+    @cached_property
+    def _varying(self) -> dict:
+        """method → axis keys that take several values among its trials, seed and widths apart."""
+        varying = {}
+        for method in self.methods:
+            own = [trial for trial in self.trials if trial.method == method]
+            varying[method] = [key for key in self.axis_keys
+                               if key not in ("method", "seed", "quant.widths", "widths")
+                               and len({trial.config.get(key) for trial in own}) > 1]
+        return varying
+
+    def settings(self, trial: Trial) -> dict:
+        return {key: trial.config[key] for key in self._varying[trial.method]
+                if key in trial.config}
+
+    def is_random(self, method: str) -> bool:
+        """Whether results of a method depend on the seed: unless it is known not to, and its
+        trials that differ in nothing else agree."""
+        if method not in SEEDLESS_METHODS:
+            return True
+        seen = {}
+        for trial in self.trials:
+            if trial.method == method:
+                key = (trial.widths, *sorted(self.settings(trial).items()))
+                seen.setdefault(key, set()).add(trial.metrics.get("nll"))
+        return any(len(values) > 1 for values in seen.values())
+
+    @cached_property
+    def groups(self) -> list:
+        """All groups, ordered by widths, method and label."""
+        buckets = {}
+        for trial in self.trials:
+            key = (width_order(trial.widths), trial.method, label(trial.method,
+                                                                  self.settings(trial)))
+            buckets.setdefault(key, []).append(trial)
+        groups = []
+        for (_, method, text), trials in sorted(buckets.items(), key=lambda item: item[0]):
+            trials = tuple(sorted(trials, key=lambda trial: trial.seed))
+            groups.append(Group(text, method, trials[0].widths, self.settings(trials[0]),
+                                self.is_random(method), trials))
+        return groups
+
+    @cached_property
+    def _bases(self) -> dict:
+        """method → settings of its base: the most common ones among the method's trials, which in
+        an ablation is the variant that the others depart from."""
+        return {method: self._base(method).settings for method in self.methods}
+
+    def _base(self, method: str) -> Group:
+        own = [group for group in self.groups if group.method == method]
+        counts = {key: Counter(g.settings.get(key) for g in own) for key in self._varying[method]}
+        coverage = Counter(group.label for group in own)
+
+        def rank(group):
+            common = sum(counts[key][group.settings.get(key)] for key in counts)
+            ties = [tie_order(group.settings.get(key, "")) for key in sorted(counts)]
+            return (-coverage[group.label], -common, ties)
+
+        return min(own, key=rank)
+
+    def representatives(self, widths: str) -> list:
+        """The base of every method that has one at these widths."""
+        return [group for group in self.groups
+                if group.widths == widths and group.settings == self._bases[group.method]]
+
+    def short(self, group: Group, without: tuple = ()) -> str:
+        """A label for figures: the method and where the group departs from the method's base."""
+        base = self._bases[group.method]
+        departs = {key: value for key, value in group.settings.items()
+                   if value != base.get(key) and key not in without}
+        return " · ".join([group.method, *setting_list(departs)])
+
+    def base_note(self, groups, without: tuple = ()) -> str:
+        """The sentence that says what a bare method name in a figure stands for."""
+        notes = []
+        for method in sorted({group.method for group in groups}):
+            shown = {k: v for k, v in self._bases[method].items() if k not in without}
+            if shown:
+                notes.append(f"{method} means {', '.join(setting_list(shown))}")
+        if not notes:
+            return ""
+        return f"By itself, {'; '.join(notes)}. Variants are named by what differs."
+
+
+def load_run(folder) -> Run:
+    """Reads all trial folders. RunError where the folder is no run or nothing in it is finished."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such run folder")
+    listed = _read_summary(folder)
+    trials, skipped = [], []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not any((path / name).exists() for name in ("status", "config.yaml", "results.json")):
+            continue
+        status = _read_text(path / "status") if (path / "status").exists() else "no status file"
+        if status == "done":
+            trials.append(load_trial(path))
+        else:
+            skipped.append(Skipped(path.name, listed.get(path.name, ""), status or "empty status"))
+    trials, stale = _drop_stale(folder, trials, listed)
+    if not trials:
+        raise RunError(f"{folder}: no finished trial ({len(skipped)} unfinished or failed)")
+    return Run(folder, trials, skipped + stale)
+
+
+def load_trial(folder: Path) -> Trial:
+    path = folder / "results.json"
+    data = _read_json(path)
+    if data.get("format") != FORMAT:
+        raise RunError(f"{path}: format is {data.get('format')!r}, expected {FORMAT!r}")
+    if data.get("format_version") != FORMAT_VERSION:
+        raise RunError(f"{path}: format_version is {data.get('format_version')!r}, "
+                       f"this reader knows {FORMAT_VERSION}")
+    for key, kind in KEYS.items():
+        if key not in data:
+            raise RunError(f"{path}: key {key!r} is missing")
+        if not isinstance(data[key], kind):
+            raise RunError(f"{path}: {key!r} is {type(data[key]).__name__}, expected "
+                           f"{kind.__name__}")
+    _require(data["inputs"], INPUT_KEYS, f"{path}: inputs")
+    timing = _read_json(folder / "timing.json")
+    _require(timing, TIMING_KEYS, f"{folder / 'timing.json'}:")
+    values = {key: data[key] for key in KEYS}
+    values["metrics"] = {key: _value(v, path) for key, v in data["metrics"].items()}
+    values["windows"] = {key: np.array([_value(v, path) for v in row], dtype=float)
+                         for key, row in data["windows"].items()}
+    values["sites"] = {site: {key: _value(v, path) for key, v in measures.items()}
+                       for site, measures in data["sites"].items()}
+    if "nll" in values["metrics"]:
+        _require(values["metrics"], ("nll_over_float",), f"{path}: metrics")
+        _require(values["windows"], WINDOW_KEYS, f"{path}: windows")
+    return Trial(folder=folder, timing=timing, **values)
+
+
+def _value(value, where) -> float:
+    # JSON has no NaN; what is not finite is written as null.
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise RunError(f"{where}: {value!r} is not a number")
+    return float(value)
+
+
+def _require(mapping: dict, keys, where: str) -> None:
+    missing = [key for key in keys if key not in mapping]
+    if missing:
+        raise RunError(f"{where} lacks {', '.join(missing)}")
+
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip()
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing") from None
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path}: expected an object")
+    return data
+
+
+def _read_summary(folder: Path) -> dict:
+    """trial → its axis values in words, from summary.csv where the run has one."""
+    path = folder / "summary.csv"
+    if not path.exists():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    if not rows or rows[0][:2] != ["trial", "status"] or "widths" not in rows[0]:
+        raise RunError(f"{path}: the header must open with trial, status and name widths")
+    end = rows[0].index("widths") + 1
+    return {row[0]: " ".join(cell for cell in row[2:end] if cell) for row in rows[1:] if row}
+
+
+def _drop_stale(folder: Path, trials: list, listed: dict) -> tuple:
+    """Trials that cannot stand beside each other: the same method, settings, widths and seed, or
+    other evaluation windows. Those that summary.csv does not list are left over and dropped; if
+    that does not settle it, RunError."""
+    if not _conflict(trials):
+        return trials, []
+    kept = [trial for trial in trials if trial.trial in listed]
+    conflict = _conflict(kept or trials)
+    if conflict:
+        first, second, why = conflict
+        raise RunError(f"{folder}: trials {first.trial} and {second.trial} {why}; "
+                       "remove the one that is out of date")
+    return kept, [Skipped(t.trial, t.about, "left from an earlier sweep (not in summary.csv)")
+                  for t in trials if t.trial not in listed]
+
+
+def _conflict(trials: list) -> tuple | None:
+    if not trials:
+        return None
+    run = Run(Path("."), trials)
+    seen, floats = {}, {}
+    for trial in trials:
+        settings = run.settings(trial)
+        key = (label(trial.method, settings), trial.widths, trial.seed)
+        if key in seen:
+            return seen[key], trial, f"are both {key[0]}, {key[1]}, seed {key[2]}"
+        seen[key] = trial
+        if not trial.has_language:
+            continue
+        conditions = tuple((k, v) for k, v in trial.config.items()
+                           if k in run.axis_keys and not k.startswith(("method", "quant.", "seed")))
+        other = floats.setdefault(conditions, trial)
+        mine, theirs = trial.windows["nll_float"], other.windows["nll_float"]
+        if mine.shape != theirs.shape or not np.allclose(mine, theirs, rtol=0, atol=1e-4):
+            return other, trial, "were measured on different windows (nll_float differs)"
+    return None

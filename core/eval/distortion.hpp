@@ -1,0 +1,49 @@
+// What quantization costs one site, measured on tokens that did not calibrate it.
+//
+// With X [T,d] the tokens, W [o,d] every weight the site feeds, X̂ = X·T and Ŵ = W·T⁻ᵀ their
+// transformed forms and Q the quantizers of the plan:
+//   output_error_db      10·log10( ‖Q(X̂)·Q(Ŵ)ᵀ − X·Wᵀ‖² / ‖X·Wᵀ‖² ): what the next layer sees
+//   activation_error_db  10·log10( ‖Q(X̂) − X̂‖² / ‖X̂‖² )
+//   weight_error_db      10·log10( ‖Q(Ŵ) − Ŵ‖² / ‖Ŵ‖² )
+//   range_over_rms       mean over tokens of (max − min)/rms of X̂: what sets the step. 2√3 = 3.46
+//   for
+//                        a uniform token, 2 for a two-valued one
+//   kurtosis             mean over tokens of E[x⁴]/E[x²]² of X̂: 1.8 uniform, 3 Gaussian
+//   uniformity_ks        mean over tokens of the Kolmogorov distance between the token's entries
+//   and
+//                        the uniform distribution on [min, max]
+//   centroid_shift       √ of the entry-weighted mean over bins of ((centroid − midpoint)/Δ)² of
+//                        the activation quantizer: RUQuant's motive. 0 when entries are uniform in
+//                        every bin
+// A measure that has no meaning (nothing rounded) is left out. Errors in dB are more negative when
+// better.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "ruquant/base/matrix.hpp"
+#include "ruquant/model/model.hpp"
+#include "ruquant/quant/plan.hpp"
+
+namespace ruq {
+
+/// `activations` [T,d] and `weights` (each [out,d]) in the original basis.
+std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfig& config,
+                                              const Site& site, const Matrix<float>& activations,
+                                              const std::map<Linear, Matrix<float>>& weights);
+
+/// Mean over rows of the Kolmogorov distance to the uniform distribution on the row's own range.
+double uniformity_distance(const Matrix<double>& x);
+
+/// Mean over rows of E[x⁴]/E[x²]²; rows of zeros do not count.
+double mean_kurtosis(const Matrix<double>& x);
+
+/// Mean over rows of (max − min)/rms; rows of zeros do not count.
+double mean_range_over_rms(const Matrix<double>& x);
+
+/// Root mean square over all entries of (centroid − midpoint)/Δ of the entry's bin, bins formed row
+/// by row on the grid that `spec` fits.
+double centroid_shift(const Matrix<double>& x, const QuantSpec& spec);
+
+}  // namespace ruq

@@ -1,0 +1,64 @@
+// What several methods share: smoothing, the rotation of queries and keys, and the base class that
+// instantiates a method for float and double.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "ruquant/method/method.hpp"
+
+namespace ruq {
+
+/// SmoothQuant's per-channel scales (arXiv 2211.10438; specification §1.5): with a_j the largest
+/// |activation| and w_j the largest |weight| of channel j, s_j = a_j^α / w_j^{1−α}, floored at 0.01,
+/// x_j ← x_j / s_j. Only the weight of q_proj (attn_in) and up_proj (mlp_in) counts.
+struct SmoothingOptions {
+  std::optional<double> alpha;
+  /// attn_out under grouped-query attention: `online` divides at run time, as the RUQuant and DuQuant
+  /// codes do; `shared` takes one scale for all query heads of a group and folds it into v_proj.
+  std::string grouped = "online";
+};
+void bind(Fields& fields, SmoothingOptions& options, const std::string& prefix = "");
+
+/// s of one site: [width], before it is shared over a group of heads.
+template <class S>
+Vector<double> smoothing_scale(const Vector<double>& activation_maxima, const Matrix<S>& weight,
+                               double alpha);
+
+/// Sets the folded (or online) scales of every site of the session. Nothing without alpha.
+template <class S>
+void smooth(CalibrationSession<S>& session, const SmoothingOptions& options, Plan& plan);
+
+/// Every head of queries and keys gets the Hadamard rotation of the largest power of two that divides
+/// the head width and is at most `limit`.
+void rotate_queries_and_keys(const ModelConfig& config, Index limit, Plan& plan);
+
+/// A Haar-distributed orthogonal matrix: QR of a Gaussian, signs fixed.
+Matrix<double> haar_orthogonal(Index n, Draws& draws);
+
+/// Randomized Hadamard rotation D·Ĥ of a width, D random signs. Where no Hadamard matrix exists a
+/// Haar orthogonal matrix takes its place and the plan says so.
+Transform<double> randomized_hadamard(Index width, Stream& stream, const std::string& where,
+                                      Plan& plan);
+
+/// Error if any quantizer of `quant` does not fit the model's shapes.
+void check_quantizers(const ModelConfig& config, const QuantSettings& quant);
+
+/// Forwards both instantiations to Derived::draw_up<S>(session, quant, stream).
+template <class Derived>
+class MethodBase : public Method {
+ public:
+  void check(const ModelConfig& config, const QuantSettings& quant) const override {
+    check_quantizers(config, quant);
+  }
+  Plan plan(CalibrationSession<float>& session, const QuantSettings& quant,
+            const Stream& stream) const final {
+    return static_cast<const Derived*>(this)->template draw_up<float>(session, quant, stream);
+  }
+  Plan plan(CalibrationSession<double>& session, const QuantSettings& quant,
+            const Stream& stream) const final {
+    return static_cast<const Derived*>(this)->template draw_up<double>(session, quant, stream);
+  }
+};
+
+}  // namespace ruq

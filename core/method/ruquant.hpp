@@ -1,0 +1,77 @@
+// RUQuant (arXiv 2604.04013): block maps towards uniformly sampled targets, zigzag, and a global
+// reflection, at every linear site (specification §1).
+#pragma once
+
+#include <string>
+
+#include "ruquant/method/block_rotation.hpp"
+#include "ruquant/method/common.hpp"
+#include "ruquant/transform/block_map.hpp"
+
+namespace ruq {
+
+/// The switches of §1.11; presets of §1.12. `official` is the published code, `paper` the smallest
+/// change that makes it do what the abstract says (givens = mapped, omega_floor = 0).
+struct RuquantOptions {
+  std::string preset = "official";
+  SmoothingOptions smoothing{.alpha = 0.6, .grouped = "online"};
+  Index block_size = 128;                        ///< B
+  bool ragged = true;                            ///< allow a narrower last block
+  std::string rotation = "composite";            ///< composite, householder, givens, hadamard
+  Index steps = 16;                              ///< K
+  Index givens_per_step = 3;                     ///< λ
+  std::string givens = "code";                   ///< Q1: code, mapped
+  std::string target = "u01";                    ///< Q2: u01, u11
+  std::string pick = "maxabs";                   ///< Q3: the sample that is mapped
+  BlockRotationOptions blocks;                   ///< T, zigzag, Q4
+  std::string global_reflection = "init";        ///< Q6: none, init, optimized
+  std::string calibration = "mean";              ///< Q7: mean, samples, float
+  double omega_floor = 0.01;                     ///< Q10: on the start of the optimized reflection
+  Index reflection_iterations = 30;
+  Index reflection_tokens = 256;
+};
+
+/// Options of one site's rotation, checked and resolved.
+template <class S>
+struct SiteRotation {
+  Transform<double> transform;    ///< block maps and permutations
+  Vector<double> direction;       ///< ω of the global reflection; empty without one
+  BlockMapTrace trace;            ///< of all maps, in order
+};
+
+/// Stage 1 on one tensor, which becomes tensor·transform (without the reflection). Draw order per
+/// tensor: map 1, ..., map T+1, then u(d).
+template <class S>
+SiteRotation<S> ruquant_site(Matrix<S>& tensor, const RuquantOptions& options, Draws& draws);
+
+/// Where the visitor of a walk finds the draws of a site.
+using SiteDraws = std::function<Draws&(const Site&)>;
+
+/// The visitor that builds one site after another during a walk and sets its `online` transform.
+template <class S>
+SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession<S>& session,
+                               SiteDraws draws);
+
+/// The whole plan: smoothing, queries and keys, then the walk. `name` labels it.
+template <class S>
+Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
+                  CalibrationSession<S>& session, const QuantSettings& quant,
+                  const Stream& stream);
+
+class Ruquant final : public MethodBase<Ruquant> {
+ public:
+  void bind(Fields& fields) override;
+  void check(const ModelConfig& config, const QuantSettings& quant) const override;
+  bool is_random() const override { return true; }
+  template <class S>
+  Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,
+               const Stream& stream) const;
+
+ private:
+  void apply_preset(const std::string& name);
+  RuquantOptions options_;
+};
+
+CalibrationStream calibration_stream(const std::string& name);
+
+}  // namespace ruq

@@ -1,0 +1,92 @@
+// What methods may see. A CalibrationSession gives the weights and statistics of a model and walks
+// its sites in order on a named activation stream. It is served by a model (ModelSession) or by a
+// file of dumped activations (see activations.hpp), and methods cannot tell the difference.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ruquant/model/fuse.hpp"
+#include "ruquant/model/model.hpp"
+#include "ruquant/quant/plan.hpp"
+
+namespace ruq {
+
+/// Which activations calibrate the transforms. `float_samples`: sequences through the float model.
+/// `mean_prefix`: the position-wise mean embedding of many sequences, through the network as
+/// quantized so far (what RUQuant and DuQuant do). `samples_prefix`: sequences through the network
+/// as quantized so far.
+enum class CalibrationStream { float_samples, mean_prefix, samples_prefix };
+
+/// Called when the tensor of a site [n, width] is about to be quantized: sets the plan's transform
+/// of that site. The tensor has `folded` and the residual basis already behind it.
+template <class S>
+using SiteVisitor = std::function<void(const Site& site, const Matrix<S>& tensor, Plan& plan)>;
+
+/// The largest |activation| of every channel at the four linear sites, on the float stream, before
+/// any transform: [layer][site] → vector of the site's width.
+using ChannelMaxima = std::vector<std::array<Vector<double>, kLinearSites.size()>>;
+
+template <class S>
+class CalibrationSession {
+ public:
+  virtual ~CalibrationSession() = default;
+  virtual const ModelConfig& config() const = 0;
+  /// The sites that exist here, in order of execution: all linear sites of a model, or those dumped.
+  virtual std::vector<Site> sites() const = 0;
+  /// The weight of a linear [out, in], before any transform.
+  virtual const Matrix<S>& weight(Index layer, Linear linear) const = 0;
+  /// The gain of the norm that produces attn_in or mlp_in.
+  virtual const Vector<S>& norm_gain(Index layer, SiteKind kind) const = 0;
+  virtual const ChannelMaxima& channel_maxima() = 0;
+  /// Visits every linear site in order. A session over a dump walks the stream it holds.
+  virtual void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) = 0;
+};
+
+/// How a model is calibrated. Windows are cut at random from the calibration range.
+struct CalibrationOptions {
+  Index windows = 16;         ///< S: sequences for channel maxima and for the sample streams
+  Index mean_windows = 128;   ///< sequences averaged into the mean sequence
+  Index window_tokens = 512;
+  Index seed = 0;             ///< of the window positions, at least 0
+};
+
+/// Calibration on a loaded model; statistics are computed on first use and kept.
+template <class S>
+class ModelSession final : public CalibrationSession<S> {
+ public:
+  /// `tokens` is the calibration range; it must hold a window. Both must outlive the session.
+  ModelSession(const Model<S>& model, std::span<const std::int32_t> tokens,
+               const CalibrationOptions& options);
+
+  const ModelConfig& config() const override { return model_.config; }
+  std::vector<Site> sites() const override;
+  const Matrix<S>& weight(Index layer, Linear linear) const override;
+  const Vector<S>& norm_gain(Index layer, SiteKind kind) const override;
+  const ChannelMaxima& channel_maxima() override;
+  void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) override;
+
+  /// Hands over maxima known from an earlier session of the same model, tokens and options.
+  void set_channel_maxima(ChannelMaxima maxima) { maxima_ = std::move(maxima); }
+
+ private:
+  std::vector<std::int32_t> window_ids(Index windows, const char* purpose) const;
+  Matrix<S> stream_input(CalibrationStream stream) const;
+
+  const Model<S>& model_;
+  std::span<const std::int32_t> tokens_;
+  CalibrationOptions options_;
+  ChannelMaxima maxima_;
+};
+
+/// The walk itself, for tests and for sessions: runs block after block over `x` [windows·length, h];
+/// at every linear site calls `visit`, installs the site's weights and lets the quantized tensor go
+/// on. With `quantized` false the tensors stay float.
+template <class S>
+void walk_layer(const ModelConfig& config, LayerWeights<S> weights, Index layer, Index length,
+                bool quantized, Plan& plan, const SiteVisitor<S>& visit, Matrix<S>& x);
+
+}  // namespace ruq

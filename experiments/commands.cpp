@@ -1,0 +1,349 @@
+#include "experiments/commands.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <map>
+#include <set>
+#include <thread>
+
+#include "experiments/record.hpp"
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+
+namespace ruq {
+namespace {
+
+namespace fs = std::filesystem;
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string duration(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+fs::path run_root(const Request& request, const Sweep& sweep) {
+  return request.out.empty() ? home().root / "runs" / sweep.name : request.out;
+}
+
+// All trials, each checked; every fault of every trial in one message.
+std::vector<PlannedTrial> plan_trials(const Sweep& sweep) {
+  std::vector<PlannedTrial> planned;
+  std::vector<std::string> faults;
+  for (const Trial& trial : sweep.trials) {
+    try {
+      planned.push_back(plan_trial(trial));
+    } catch (const Error& problem) {
+      std::string fault = fmt::format("{}: {}", trial.label, problem.what());
+      if (faults.size() < 20) faults.push_back(std::move(fault));
+    }
+  }
+  if (!faults.empty()) throw Error(fmt::format("{}", fmt::join(faults, "\n")));
+  return planned;
+}
+
+Index index_of(const Request& request, std::size_t count) {
+  const Index n = *request.trial;
+  if (n < 0 || n >= static_cast<Index>(count)) {
+    fail("--trial: found {}, expected 0 to {}", n, count - 1);
+  }
+  return n;
+}
+
+// Tells how far the sweep is; trials that were done before do not enter the estimate.
+class Countdown {
+ public:
+  explicit Countdown(std::size_t total) : total_(total), start_(now_seconds()) {}
+
+  void report(const std::string& label, const std::string& outcome) {
+    ++done_;
+    const double spent = now_seconds() - start_;
+    const double left = spent / static_cast<double>(done_) * static_cast<double>(total_ - done_);
+    logger().info("[{}/{}] {}: {}; {} left", done_, total_, label, outcome,
+                  done_ == total_ ? "nothing" : "about " + duration(left));
+  }
+
+ private:
+  std::size_t total_;
+  std::size_t done_ = 0;
+  double start_;
+};
+
+std::string outcome_of(const TrialResult& result) {
+  const auto metric = [&](const char* name) {
+    const auto found = result.metrics.find(name);
+    return found == result.metrics.end() ? std::nan("") : found->second;
+  };
+  if (std::isfinite(metric("nll"))) {
+    return fmt::format("perplexity {:.2f}, {:+.3f} nats over float, {}", std::exp(metric("nll")),
+                       metric("nll_over_float"), duration(result.timing.total_seconds));
+  }
+  return fmt::format("output error {:.2f} dB, {}", metric("tensor.output_error_db"),
+                     duration(result.timing.total_seconds));
+}
+
+// Runs one trial in this process and records what happened; false when it failed.
+bool run_here(const RunFolder& folder, const PlannedTrial& planned, Workbench& bench,
+              Countdown& countdown) {
+  folder.begin(planned);
+  const LogFile log(folder.of(planned.id) / "log.txt");
+  try {
+    const Progress progress = [&](const std::string& what, double share) {
+      logger().debug("{}: {} ({:.0f} %)", planned.trial.label, what, 100 * share);
+    };
+    const TrialResult result = bench.run(*planned.trial.config, planned.inputs, progress);
+    folder.finish(planned, result);
+    countdown.report(planned.trial.label, outcome_of(result));
+    return true;
+  } catch (const std::exception& problem) {
+    folder.fail(planned, problem.what());
+    countdown.report(planned.trial.label, fmt::format("failed: {}", problem.what()));
+    return false;
+  }
+}
+
+pid_t start_worker(const Request& request, std::size_t number) {
+  std::vector<std::string> arguments = {request.program, "run", request.config.string()};
+  arguments.insert(arguments.end(), request.overrides.begin(), request.overrides.end());
+  for (const std::string& part :
+       {std::string("--trial"), std::to_string(number), std::string("--threads"),
+        std::to_string(request.threads), std::string("--out"), request.out.string(),
+        std::string("--force"), std::string("--no-figures"), std::string("--quiet")}) {
+    arguments.push_back(part);
+  }
+  std::vector<char*> raw;
+  for (std::string& argument : arguments) raw.push_back(argument.data());
+  raw.push_back(nullptr);
+  const pid_t child = fork();
+  if (child < 0) fail("cannot start a worker process");
+  if (child == 0) {
+    execv("/proc/self/exe", raw.data());
+    _exit(127);
+  }
+  return child;
+}
+
+// Keeps `jobs` worker processes busy, one trial each. A worker that dies takes its trial with it
+// and nothing else.
+void run_in_workers(const Request& request, const RunFolder& folder,
+                    const std::vector<PlannedTrial>& all, const std::vector<std::size_t>& todo) {
+  Workbench bench;
+  for (const std::size_t number : todo) {
+    bench.prepare(*all[number].trial.config, all[number].inputs);
+  }
+  Countdown countdown(todo.size());
+  std::map<pid_t, std::size_t> running;
+  std::size_t next = 0;
+  while (next < todo.size() || !running.empty()) {
+    while (next < todo.size() && std::ssize(running) < request.jobs) {
+      running[start_worker(request, todo[next])] = todo[next];
+      ++next;
+    }
+    int status = 0;
+    const pid_t child = wait(&status);
+    const auto found = running.find(child);
+    if (found == running.end()) continue;
+    const PlannedTrial& planned = all[found->second];
+    std::string outcome = folder.status(planned.id);
+    if (outcome == "running" || outcome.empty()) {
+      folder.fail(planned, fmt::format("the worker process ended early (status {})", status));
+      outcome = folder.status(planned.id);
+    }
+    countdown.report(planned.trial.label, outcome);
+    running.erase(found);
+  }
+}
+
+void draw_figures(const fs::path& folder) {
+  const std::string script = (home().root / "analysis" / "draw.py").string();
+  const pid_t child = fork();
+  if (child == 0) {
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    execlp(home().python.c_str(), home().python.c_str(), script.c_str(), folder.c_str(), nullptr);
+    _exit(127);
+  }
+  int status = 0;
+  if (child > 0) waitpid(child, &status, 0);
+  if (child < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+    logger().warn("figures were not drawn; {} {} draws them", script, folder.string());
+  }
+}
+
+void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& trials) {
+  for (const PlannedTrial& planned : trials) {
+    const std::string status = folder.status(planned.id);
+    if (status != "done") fmt::print("{}  {}  {}\n", planned.id, planned.trial.label, status);
+  }
+}
+
+}  // namespace
+
+int run(const Request& original) {
+  Request request = original;
+  const Sweep sweep = load_sweep(request.config, request.overrides);
+  request.out = run_root(request, sweep);
+  const auto processors = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
+  if (request.threads == 0) request.threads = std::max<Index>(1, processors / request.jobs);
+  set_threads(static_cast<int>(request.threads));
+
+  const std::vector<PlannedTrial> trials = plan_trials(sweep);
+  const RunFolder folder(request.out, sweep);
+  std::vector<std::size_t> todo;
+  for (std::size_t i = 0; i < trials.size(); ++i) {
+    if (request.trial && static_cast<std::size_t>(index_of(request, trials.size())) != i) continue;
+    if (request.force || folder.status(trials[i].id) != "done") todo.push_back(i);
+  }
+  logger().info("{}: {} trials, {} to do, in {}", sweep.name, trials.size(), todo.size(),
+                request.out.string());
+  if (request.jobs > 1 && todo.size() > 1) {
+    run_in_workers(request, folder, trials, todo);
+  } else {
+    Workbench bench;
+    Countdown countdown(todo.size());
+    for (const std::size_t i : todo) run_here(folder, trials[i], bench, countdown);
+  }
+  if (request.trial) return folder.status(trials[todo.empty() ? 0 : todo[0]].id) == "done" ? 0 : 1;
+
+  folder.summarize(sweep, trials);
+  const bool all_done = std::all_of(trials.begin(), trials.end(), [&](const auto& planned) {
+    return folder.status(planned.id) == "done";
+  });
+  if (!all_done) print_failures(folder, trials);
+  fmt::print("{}\n", (folder.root() / "summary.md").string());
+  if (request.figures) draw_figures(folder.root());
+  return all_done ? 0 : 1;
+}
+
+int dump(const Request& request) {
+  const Sweep sweep = load_sweep(request.config, request.overrides);
+  const Trial& trial = sweep.trials.at(
+      request.trial ? static_cast<std::size_t>(index_of(request, sweep.trials.size())) : 0);
+  if (!trial.config->activations.path.empty()) {
+    fail("activations.path: is set, but a dump is captured from a model");
+  }
+  const PlannedTrial planned = plan_trial(trial);
+  const fs::path file =
+      request.out.empty() ? home().root / "runs" / sweep.name / "activations.h5" : request.out;
+  if (file.has_parent_path()) fs::create_directories(file.parent_path());
+  set_threads(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  Workbench().dump(*trial.config, planned.inputs, file);
+  fmt::print("{}\n", file.string());
+  return 0;
+}
+
+int verify(const Request& original) {
+  Request request = original;
+  Sweep sweep = load_sweep(request.config, request.overrides);
+  if (sweep.check.trials && *sweep.check.trials != std::ssize(sweep.trials)) {
+    fail("{}: check.trials: found {} trials, expected {}", request.config.string(),
+         sweep.trials.size(), *sweep.check.trials);
+  }
+  if (sweep.about.empty())
+    fail("{}: about: found nothing, expected a line that says what it is", request.config.string());
+  if (!sweep.check.run) {
+    fmt::print("{}: {} trials, read and checked\n", request.config.string(), sweep.trials.size());
+    return 0;
+  }
+  request.overrides.insert(request.overrides.end(), sweep.check.with.begin(),
+                           sweep.check.with.end());
+  request.figures = false;
+  if (run(request) != 0) return 1;
+  sweep = load_sweep(request.config, request.overrides);
+  const RunFolder folder(run_root(request, sweep), sweep);
+  int bad = 0;
+  for (const auto& expectation : sweep.check.expect) {
+    Index matched = 0;
+    for (const PlannedTrial& planned : plan_trials(sweep)) {
+      const auto flat = planned.trial.config->flat();
+      const bool meant =
+          std::all_of(expectation.where.begin(), expectation.where.end(), [&](const auto& wanted) {
+            return std::find(flat.begin(), flat.end(), wanted) != flat.end();
+          });
+      if (!meant) continue;
+      ++matched;
+      const double value = recorded_metric(folder, planned.id, expectation.metric);
+      if (std::abs(value - expectation.value) <= expectation.tolerance) continue;
+      ++bad;
+      fmt::print("{}: {}: found {}, expected {} ± {}\n", planned.trial.label, expectation.metric,
+                 value, expectation.value, expectation.tolerance);
+    }
+    if (matched == 0) fail("check.expect: no trial is meant by one of the expectations");
+  }
+  return bad == 0 ? 0 : 1;
+}
+
+int list(const Request& request) {
+  const Sweep sweep = load_sweep(request.config, request.overrides);
+  for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
+    fmt::print("{:4}  {}\n", i, sweep.trials[i].label);
+  }
+  return 0;
+}
+
+int print_config(const Request& request) {
+  const Sweep sweep = load_sweep(request.config, request.overrides);
+  for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
+    if (request.trial && static_cast<std::size_t>(index_of(request, sweep.trials.size())) != i) {
+      continue;
+    }
+    fmt::print("---\n# trial {}: {}\n", i, sweep.trials[i].label);
+    for (const auto& [key, value] : sweep.trials[i].config->flat()) {
+      fmt::print("{}: {}\n", key, value.empty() ? "\"\"" : value);
+    }
+  }
+  return 0;
+}
+
+int slurm(const Request& request, bool submit) {
+  const Sweep sweep = load_sweep(request.config, request.overrides);
+  std::string script = fmt::format(
+      "#!/bin/bash\n#SBATCH --job-name={}\n#SBATCH --array=0-{}\n#SBATCH --cpus-per-task=2\n"
+      "'{}' run '{}'",
+      sweep.name, sweep.trials.size() - 1, request.program, fs::absolute(request.config).string());
+  for (const std::string& text : request.overrides) script += fmt::format(" '{}'", text);
+  script += fmt::format(" --out '{}' --trial \"$SLURM_ARRAY_TASK_ID\"\n",
+                        fs::absolute(run_root(request, sweep)).string());
+  if (!submit) {
+    fmt::print("{}", script);
+    return 0;
+  }
+  FILE* pipe = popen("sbatch", "w");
+  if (pipe == nullptr) fail("--slurm: sbatch cannot be started");
+  std::fputs(script.c_str(), pipe);
+  if (pclose(pipe) != 0) fail("--slurm: sbatch refused the job; --slurm=print shows it");
+  return 0;
+}
+
+std::string options_reference() {
+  const auto row = [](const Field& field) {
+    return fmt::format("  {} = {}\n      {}; {}\n", field.name,
+                       field.initial.empty() ? "\"\"" : field.initial, field.help, field.type);
+  };
+  std::string text = "Options of every trial:\n";
+  Config common("rtn");
+  std::set<std::string> shared;
+  const Fields fields = common.fields();
+  for (const Field& field : fields.all()) {
+    text += row(field);
+    shared.insert(field.name);
+  }
+  for (const MethodInfo& info : methods()) {
+    text += fmt::format("\nmethod = {}: {}\n", info.name, info.about);
+    Config config(info.name);
+    const Fields own = config.fields();
+    for (const Field& field : own.all()) {
+      if (!shared.contains(field.name)) text += row(field);
+    }
+  }
+  return text;
+}
+
+}  // namespace ruq

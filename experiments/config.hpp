@@ -1,0 +1,86 @@
+// One resolved experiment: every option by name, with its default, range and help line.
+//
+// A configuration is flat: "method.block_size", "quant.weight.clip_ratio", ... YAML nests the same
+// names. The one list of fields made by bind() serves parsing, overrides, --help, --print-config
+// and the reference page.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ruquant/base/fields.hpp"
+#include "ruquant/method/method.hpp"
+#include "ruquant/model/calibration.hpp"
+#include "ruquant/quant/plan.hpp"
+
+namespace ruq {
+
+struct ModelSource {
+  std::string name = "smollm2-135m";  ///< a named source that the data room can prepare
+  std::string path;                   ///< a Hugging Face directory instead
+};
+
+struct TextSource {
+  std::string source = "wikipedia";  ///< wikipedia, wikitext2, file or tokens
+  std::string path;                  ///< folder of WikiText-2, a UTF-8 file, or a token file
+};
+
+/// Language metrics on consecutive windows from the start of a split.
+struct EvaluationSettings {
+  std::string language = "auto";  ///< true, false, or auto: unless activations come from a file
+  std::string split = "test";
+  Index windows = 8;
+  Index window_tokens = 1024;
+};
+
+/// The tensor-level part: which sites, how many tokens, and an optional dump to read instead.
+struct ActivationSettings {
+  bool measure = true;
+  std::string path;
+  std::vector<Index> layers;  ///< empty: first, last and two between
+  std::vector<std::string> kinds = {"attn_in", "attn_out", "mlp_in", "mlp_out"};
+  std::string stream = "float_samples";  ///< float_samples or mean_prefix (dumps name theirs)
+  Index calibration_tokens = 512;
+  Index test_tokens = 512;
+  Index sample_tokens = 64;  ///< rows of the outlier-rich site kept for figures; 0 keeps none
+};
+
+struct RecordSettings {
+  bool plans = true;  ///< keep plan.h5 of every trial
+};
+
+class Config {
+ public:
+  /// The defaults with the named method.
+  explicit Config(const std::string& method_name);
+
+  /// All options; setters write into this object.
+  Fields fields();
+  /// Every option with its value, in the order of fields(): the canonical form that is hashed.
+  std::vector<std::pair<std::string, std::string>> flat();
+  /// Whether the model runs on text, and whether single tensors are measured.
+  bool measures_language() const;
+  bool measures_tensors() const { return activations.measure; }
+  bool needs_model() const { return measures_language() || activations.path.empty(); }
+
+  ModelSource model;
+  TextSource text;
+  CalibrationOptions calibration;
+  EvaluationSettings evaluation;
+  ActivationSettings activations;
+  QuantSettings quant;
+  RecordSettings record;
+  Index seed = 1;
+  std::string method_name;
+  std::unique_ptr<Method> method;
+
+ private:
+  void apply_quant_preset(const std::string& name);
+
+  std::string widths_ = "W16A16-Q16K16V16";
+  std::string quant_preset_ = "plain";
+};
+
+}  // namespace ruq

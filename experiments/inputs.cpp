@@ -1,0 +1,291 @@
+#include "experiments/inputs.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <mutex>
+#include <nlohmann/json.hpp>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+#include "ruquant/base/rng.hpp"
+#include "ruquant/io/tensor_store.hpp"
+#include "ruquant/model/activations.hpp"
+#include "ruquant/model/model.hpp"
+
+namespace ruq {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string environment(const char* name, const std::string& fallback) {
+  const char* value = std::getenv(name);
+  return value != nullptr && *value != '\0' ? std::string(value) : fallback;
+}
+
+// Runs a program of the data room and waits; its messages go to our standard error.
+void run_data_program(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(),
+                   {home().python, (home().root / "data" / "prepare.py").string()});
+  std::vector<char*> raw;
+  for (std::string& argument : arguments) raw.push_back(argument.data());
+  raw.push_back(nullptr);
+  const pid_t child = fork();
+  if (child < 0) fail("cannot start {}", home().python);
+  if (child == 0) {
+    dup2(STDERR_FILENO, STDOUT_FILENO);
+    execvp(raw[0], raw.data());
+    _exit(127);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+    fail("{} cannot be run; RUQ_PYTHON names the interpreter that has data/requirements.txt",
+         home().python);
+  }
+  fail("data/prepare.py could not make the input (see the message above)");
+}
+
+fs::path prepare_model(const ModelSource& source) {
+  if (!source.path.empty()) {
+    if (!fs::exists(fs::path(source.path) / "config.json")) {
+      fail("model.path: found no config.json in '{}', expected a Hugging Face directory",
+           source.path);
+    }
+    return source.path;
+  }
+  const fs::path directory = home().cache / "models" / source.name;
+  if (fs::exists(directory / "config.json")) return directory;
+  logger().info("model.name: making {} (first use: fetched and converted once)", source.name);
+  fs::create_directories(directory.parent_path());
+  with_context("model.name", [&] {
+    run_data_program({"model", source.name, "--out", directory.string()});
+  });
+  return directory;
+}
+
+std::uint64_t hash_file(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  if (!in) fail("{}: cannot be read", file.string());
+  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
+  return hash_text(bytes);
+}
+
+// Made once per text and tokenizer; a text given by path is known by its name, size and time.
+fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
+  if (text.source == "tokens") {
+    if (!fs::exists(text.path)) fail("text.path: '{}' does not exist", text.path);
+    return text.path;
+  }
+  const fs::path tokenizer = model / "tokenizer.json";
+  if (!fs::exists(tokenizer)) {
+    fail("text.source: {} needs {}; with text.source=tokens a token file is read instead",
+         text.source, tokenizer.string());
+  }
+  if (text.source != "wikipedia" && !fs::exists(text.path)) {
+    fail("text.path: '{}' does not exist; {} reads its text from there", text.path, text.source);
+  }
+  std::uint64_t key = hash_file(tokenizer);
+  if (!text.path.empty()) {
+    const auto stamp = fs::last_write_time(text.path).time_since_epoch().count();
+    const std::string name = fmt::format("{} {}", fs::absolute(text.path).string(), stamp);
+    key = hash_bytes(name.data(), name.size(), key);
+  }
+  const fs::path file = home().cache / "texts" / fmt::format("{}-{:016x}.h5", text.source, key);
+  if (fs::exists(file)) return file;
+  logger().info("text.source: tokenizing {} (once)", text.source);
+  fs::create_directories(file.parent_path());
+  std::vector<std::string> arguments = {"text",  text.source,  "--tokenizer", tokenizer.string(),
+                                        "--out", file.string()};
+  if (!text.path.empty()) arguments.insert(arguments.end(), {"--path", text.path});
+  with_context("text.source", [&] { run_data_program(arguments); });
+  return file;
+}
+
+// The dump of a sweep is looked at once, not once a trial.
+const ActivationSet& dump_once(const fs::path& file) {
+  static std::mutex mutex;
+  static std::map<std::string, ActivationSet> known;
+  const std::lock_guard lock(mutex);
+  const auto found = known.find(file.string());
+  if (found != known.end()) return found->second;
+  return known.emplace(file.string(), load_activations(file)).first->second;
+}
+
+std::string file_digest_once(const fs::path& file) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> known;
+  const std::lock_guard lock(mutex);
+  std::string& digest = known[file.string()];
+  if (digest.empty()) digest = fmt::format("{:016x}", hash_file(file));
+  return digest;
+}
+
+std::string model_note(const fs::path& directory) {
+  std::ifstream in(directory / "provenance.json");
+  if (!in) return "weights as stored";
+  const auto provenance = nlohmann::json::parse(in, nullptr, false);
+  return provenance.is_object() ? provenance.value("note", "weights as stored")
+                                : "weights as stored";
+}
+
+void check_tokens(const Config& config, const TokenFile& tokens, const ModelConfig& model) {
+  if (tokens.vocabulary > model.vocabulary) {
+    fail("text: tokens of a vocabulary of {}, the model has {}", tokens.vocabulary,
+         model.vocabulary);
+  }
+  if (config.measures_language()) evaluated_tokens(config, tokens);
+  const Index room = std::ssize(tokens.split("calibration"));
+  if (config.calibration.window_tokens > room) {
+    fail("calibration.window_tokens: found {}, expected at most the {} tokens of the split",
+         config.calibration.window_tokens, room);
+  }
+}
+
+}  // namespace
+
+const Home& home() {
+  static const Home instance = [] {
+    const fs::path root = environment("RUQ_HOME", RUQ_SOURCE_DIR);
+    return Home{root, environment("RUQ_CACHE", (root / ".cache").string()),
+                environment("RUQ_PYTHON", "python3")};
+  }();
+  return instance;
+}
+
+std::string model_name(const Config& config) {
+  if (config.model.path.empty()) return config.model.name;
+  const fs::path path = fs::path(config.model.path).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+// Digests take a pass over the weights; a process asks for each model once.
+std::string known_model_digest(const fs::path& directory) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> known;
+  const std::lock_guard lock(mutex);
+  std::string& digest = known[directory.string()];
+  if (digest.empty()) digest = model_digest(directory);
+  return digest;
+}
+
+Inputs prepare_inputs(const Config& config) {
+  Inputs inputs;
+  if (!config.activations.path.empty() && config.measures_tensors()) {
+    if (!fs::exists(config.activations.path)) {
+      fail("activations.path: '{}' does not exist", config.activations.path);
+    }
+    inputs.activations = config.activations.path;
+  }
+  if (!config.needs_model()) return inputs;
+  inputs.model = prepare_model(config.model);
+  inputs.tokens = prepare_tokens(config.text, inputs.model);
+  return inputs;
+}
+
+InputIdentity identify(const Config& config, const Inputs& inputs) {
+  InputIdentity identity;
+  if (!inputs.model.empty()) {
+    identity.text["model"] = model_name(config);
+    identity.text["model_digest"] = known_model_digest(inputs.model);
+    identity.text["model_note"] = model_note(inputs.model);
+    const TokenFile tokens = load_tokens(inputs.tokens);
+    identity.text["text"] = tokens.source;
+    identity.text["text_digest"] = tokens.digest;
+    identity.text["text_note"] = tokens.note;
+    identity.token_ranges["calibration"] = tokens.splits.at("calibration");
+    const Index begin = tokens.splits.at(config.evaluation.split).first;
+    identity.token_ranges[config.evaluation.split] = {
+        begin, begin + config.evaluation.windows * config.evaluation.window_tokens};
+  }
+  if (!inputs.activations.empty()) {
+    identity.text["activations_digest"] = file_digest_once(inputs.activations);
+    if (inputs.model.empty()) {
+      identity.text["model"] = dump_once(inputs.activations).model;
+      identity.text["model_note"] = "activations and weights of a dump";
+    }
+  }
+  identity.text["stream"] = config.activations.stream;
+  return identity;
+}
+
+void check_trial(const Config& config, const Inputs& inputs) {
+  if (!config.measures_language() && !config.measures_tensors()) {
+    fail("nothing to do: evaluation.language and activations.measure are both false");
+  }
+  ModelConfig model;
+  if (!inputs.model.empty()) {
+    model = read_model_config(inputs.model / "config.json");
+    check_tokens(config, load_tokens(inputs.tokens), model);
+  } else {
+    model = dump_once(inputs.activations).config;
+  }
+  for (const Index layer : config.activations.layers) {
+    if (layer >= model.layers) {
+      fail("activations.layers: found {}, expected 0 to {}", layer, model.layers - 1);
+    }
+  }
+  config.method->check(model, config.quant);
+}
+
+std::span<const std::int32_t> TokenFile::split(const std::string& name) const {
+  const auto [begin, end] = splits.at(name);
+  return std::span(ids).subspan(static_cast<std::size_t>(begin),
+                                static_cast<std::size_t>(end - begin));
+}
+
+TokenFile load_tokens(const fs::path& path) {
+  const TensorReader file(path);
+  if (!file.has_attribute("", "format") || file.text_attribute("", "format") != "ruquant-tokens" ||
+      file.integer_attribute("", "format_version") != 1) {
+    fail("{}: expected a token file, format ruquant-tokens version 1", path.string());
+  }
+  TokenFile tokens{file.text_attribute("", "source"),
+                   file.text_attribute("", "source_digest"),
+                   file.text_attribute("", "note"),
+                   file.integer_attribute("", "vocabulary"),
+                   {},
+                   {}};
+  for (const Index id : file.integers("tokens/ids")) {
+    if (id < 0 || id >= tokens.vocabulary) {
+      fail("{}: tokens/ids: found {}, expected 0 to {}", path.string(), id, tokens.vocabulary - 1);
+    }
+    tokens.ids.push_back(static_cast<std::int32_t>(id));
+  }
+  std::vector<std::pair<Index, Index>> ranges;
+  for (const char* name : {"calibration", "validation", "test"}) {
+    const auto range = file.integers(fmt::format("splits/{}", name));
+    if (range.size() != 2 || range[0] < 0 || range[0] > range[1] ||
+        range[1] > std::ssize(tokens.ids)) {
+      fail("{}: splits/{}: expected a range within the {} tokens", path.string(), name,
+           tokens.ids.size());
+    }
+    tokens.splits[name] = {range[0], range[1]};
+    ranges.emplace_back(range[0], range[1]);
+  }
+  std::sort(ranges.begin(), ranges.end());
+  for (std::size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i].first < ranges[i - 1].second) fail("{}: splits overlap", path.string());
+  }
+  return tokens;
+}
+
+std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens) {
+  const auto split = tokens.split(config.evaluation.split);
+  const Index wanted = config.evaluation.windows * config.evaluation.window_tokens;
+  if (wanted > std::ssize(split)) {
+    fail(
+        "evaluation.windows: found {} windows of {} tokens, expected at most the {} tokens of the "
+        "{} split",
+        config.evaluation.windows, config.evaluation.window_tokens, split.size(),
+        config.evaluation.split);
+  }
+  return split.first(static_cast<std::size_t>(wanted));
+}
+
+}  // namespace ruq

@@ -1,0 +1,64 @@
+// The folder of a run: what was asked, what happened, and what came out.
+//
+//   runs/<config>/sweep.yaml summary.csv summary.md
+//   runs/<config>/<trial id>/config.yaml status log.txt plan.h5 results.h5 results.json timing.json
+//
+// A trial id is a hash of the resolved options, the digests of the inputs, the math backend, the
+// build preset and the result versions of method and executor, never of the clock: running again
+// skips what is done. Every file is written beside and renamed; `status` is `running`, `done`
+// or `failed: <why>`, and is written last. results.json holds no time and no machine, so the same
+// trial gives the same bytes whatever the number of threads or jobs.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "experiments/inputs.hpp"
+#include "experiments/sweep.hpp"
+#include "experiments/trial.hpp"
+
+namespace ruq {
+
+/// Raised when a fix of the executor or of a measure changes numbers.
+inline constexpr int kExecutorVersion = 1;
+
+/// A trial with everything that identifies it.
+struct PlannedTrial {
+  Trial trial;
+  Inputs inputs;
+  InputIdentity identity;
+  std::string id;
+};
+
+/// Prepares the inputs of a trial, checks all that can be checked, and names it.
+PlannedTrial plan_trial(const Trial& trial);
+
+class RunFolder {
+ public:
+  /// Makes the folder and writes sweep.yaml. Error if it cannot be written to.
+  RunFolder(std::filesystem::path root, const Sweep& sweep);
+
+  const std::filesystem::path& root() const { return root_; }
+  std::filesystem::path of(const std::string& id) const { return root_ / id; }
+
+  /// "done", "running", "failed: ..." or "" when there is nothing yet.
+  std::string status(const std::string& id) const;
+  void begin(const PlannedTrial& planned) const;
+  void finish(const PlannedTrial& planned, const TrialResult& result) const;
+  void fail(const PlannedTrial& planned, const std::string& why) const;
+
+  /// summary.csv (one row a trial, in the order given) and summary.md, from the trial folders.
+  void summarize(const Sweep& sweep, const std::vector<PlannedTrial>& trials) const;
+
+ private:
+  std::filesystem::path root_;
+};
+
+/// Value of one metric of a finished trial. Error naming the trial and the nearest known metric.
+double recorded_metric(const RunFolder& folder, const std::string& id, const std::string& metric);
+
+/// Writes a text file beside and renames it. Error if the disk refuses.
+void write_file(const std::filesystem::path& file, const std::string& text);
+
+}  // namespace ruq

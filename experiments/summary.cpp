@@ -1,0 +1,290 @@
+#include "experiments/summary.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/math/distributions/students_t.hpp>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "ruquant/eval/language.hpp"
+
+namespace ruq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+bool done(const SummaryRow& row) { return row.status == "done"; }
+
+bool has_windows(const SummaryRow& row) {
+  return done(row) && row.results.contains("windows") && row.results["windows"].contains("nll");
+}
+
+double standard_error(const std::vector<double>& values) {
+  if (values.size() < 2) return std::numeric_limits<double>::quiet_NaN();
+  const double center = mean(values);
+  double squares = 0;
+  for (const double value : values) squares += (value - center) * (value - center);
+  const auto n = static_cast<double>(values.size());
+  return std::sqrt(squares / (n - 1) / n);
+}
+
+// All options of the quantizers, and what the windows are cut from: trials are paired when equal.
+std::string pairing_key(const SummaryRow& row) {
+  std::string key = row.results["token_ranges"].dump() + row.results["inputs"].dump();
+  for (const auto& [name, value] : row.results["config"].items()) {
+    if (name.starts_with("quant.") || name.starts_with("evaluation.")) {
+      key += name + value.get<std::string>() + ";";
+    }
+  }
+  return key;
+}
+
+std::string smoothing_of(const SummaryRow& row) {
+  const auto& config = row.results["config"];
+  return config.contains("method.smoothing") ? config["method.smoothing"].get<std::string>() : "";
+}
+
+struct Paired {
+  double difference = 0;
+  double error = 0;
+};
+
+// nll of `row` minus that of `method`, window by window.
+std::optional<Paired> against(const SummaryRow& row, const std::vector<SummaryRow>& rows,
+                              const std::string& method) {
+  if (!has_windows(row)) return std::nullopt;
+  std::vector<const SummaryRow*> references;
+  for (const SummaryRow& other : rows) {
+    if (has_windows(other) && other.results["method"] == method &&
+        pairing_key(other) == pairing_key(row)) {
+      references.push_back(&other);
+    }
+  }
+  const auto same_smoothing = [&](const SummaryRow* other) {
+    return smoothing_of(*other) == smoothing_of(row);
+  };
+  if (std::any_of(references.begin(), references.end(), same_smoothing)) {
+    std::erase_if(references, [&](const auto* other) { return !same_smoothing(other); });
+  }
+  if (references.empty()) return std::nullopt;
+  auto differences = row.results["windows"]["nll"].get<std::vector<double>>();
+  for (const SummaryRow* reference : references) {
+    const auto nll = reference->results["windows"]["nll"].get<std::vector<double>>();
+    for (std::size_t w = 0; w < differences.size(); ++w) {
+      differences[w] -= nll[w] / static_cast<double>(references.size());
+    }
+  }
+  return Paired{mean(differences), standard_error(differences)};
+}
+
+std::string quoted(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string result = "\"";
+  for (const char c : text) {
+    if (c == '"') result += '"';
+    result += c;
+  }
+  return result + "\"";
+}
+
+std::string number(double value) { return std::isfinite(value) ? fmt::format("{}", value) : ""; }
+
+std::string text_at(const Json& object, const char* section, const std::string& key) {
+  if (!object.contains(section) || !object[section].contains(key)) return "";
+  const Json& value = object[section][key];
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+// Trials that differ in their seed alone.
+struct Group {
+  std::string label;
+  std::string widths;
+  std::vector<const SummaryRow*> rows;
+
+  std::vector<double> metric(const std::string& name) const {
+    std::vector<double> values;
+    for (const SummaryRow* row : rows) {
+      if (row->results["metrics"].contains(name)) values.push_back(row->results["metrics"][name]);
+    }
+    return values;
+  }
+};
+
+std::vector<Group> groups_of(const std::vector<SummaryRow>& rows) {
+  std::vector<Group> groups;
+  std::map<std::string, std::size_t> known;
+  for (const SummaryRow& row : rows) {
+    if (!done(row)) continue;
+    Json config = row.results["config"];
+    config.erase("seed");
+    const auto [found, fresh] = known.try_emplace(config.dump(), groups.size());
+    if (fresh) {
+      std::string label = row.results["method"];
+      for (const auto& [key, value] : row.results["axes"].items()) {
+        if (key == "method" || key == "seed" || key == "quant.widths") continue;
+        const std::string name = key.starts_with("method.") ? key.substr(7) : key;
+        label += fmt::format(" {}={}", name, value.get<std::string>());
+      }
+      groups.push_back({label, row.results["widths"], {}});
+    }
+    groups[found->second].rows.push_back(&row);
+  }
+  return groups;
+}
+
+std::string with_interval(const std::vector<double>& values, int digits) {
+  if (values.empty()) return "";
+  const double half = interval95(values);
+  return std::isfinite(half) ? fmt::format("{:.{}f} ± {:.{}f}", mean(values), digits, half, digits)
+                             : fmt::format("{:.{}f}", mean(values), digits);
+}
+
+// Mean over a group's seeds of the paired difference, with its standard error over windows.
+std::string group_against(const Group& group, const std::vector<SummaryRow>& rows,
+                          const std::string& method) {
+  SummaryRow averaged = *group.rows.front();
+  if (!has_windows(averaged)) return "";
+  auto nll = averaged.results["windows"]["nll"].get<std::vector<double>>();
+  for (std::size_t w = 0; w < nll.size(); ++w) {
+    nll[w] = 0;
+    for (const SummaryRow* row : group.rows) {
+      nll[w] +=
+          row->results["windows"]["nll"][w].get<double>() / static_cast<double>(group.rows.size());
+    }
+  }
+  averaged.results["windows"]["nll"] = nll;
+  const auto paired = against(averaged, rows, method);
+  return paired ? fmt::format("{:+.3f} ({:.3f})", paired->difference, paired->error) : "";
+}
+
+std::string perplexity_name(const Group& group) {
+  for (const auto& [name, value] : group.rows.front()->results["metrics"].items()) {
+    if (name.starts_with("ppl.w")) return name;
+  }
+  return "";
+}
+
+std::string provenance(const std::vector<SummaryRow>& rows) {
+  for (const SummaryRow& row : rows) {
+    if (!done(row)) continue;
+    const Json& r = row.results;
+    std::string text = fmt::format("Model {} ({}).", text_at(r, "inputs", "model"),
+                                   text_at(r, "inputs", "model_note"));
+    if (r["inputs"].contains("text")) {
+      text += fmt::format(" Text {}; token ranges {}.", text_at(r, "inputs", "text"),
+                          r["token_ranges"].dump());
+    }
+    return text + fmt::format(" Computed by {}.", r["math_backend"].get<std::string>());
+  }
+  return "";
+}
+
+}  // namespace
+
+double interval95(const std::vector<double>& values) {
+  if (values.size() < 2) return std::numeric_limits<double>::quiet_NaN();
+  const boost::math::students_t t(static_cast<double>(values.size() - 1));
+  return boost::math::quantile(t, 0.975) * standard_error(values);
+}
+
+std::string summary_csv(const Sweep& sweep, const std::vector<SummaryRow>& rows) {
+  std::set<std::string> metrics;
+  for (const SummaryRow& row : rows) {
+    if (!done(row)) continue;
+    for (const auto& [name, value] : row.results["metrics"].items()) metrics.insert(name);
+  }
+  std::vector<std::string> axes;
+  for (const std::string& axis : sweep.axes) {
+    if (axis != "method") axes.push_back(axis);
+  }
+  const std::vector<std::string> times = {"plan_seconds", "total_seconds", "peak_memory_mib"};
+
+  std::string text = "trial,status,method,widths";
+  for (const auto& axis : axes) text += "," + axis;
+  for (const auto& metric : metrics) text += "," + metric;
+  text += ",nll_minus_rtn,nll_minus_rtn_se,nll_minus_quarot,nll_minus_quarot_se";
+  for (const auto& time : times) text += "," + time;
+  text += "\n";
+  for (const SummaryRow& row : rows) {
+    text += fmt::format("{},{},{},{}", row.id, quoted(row.status),
+                        row.results["method"].get<std::string>(),
+                        row.results["widths"].get<std::string>());
+    for (const auto& axis : axes) text += "," + quoted(text_at(row.results, "axes", axis));
+    for (const auto& metric : metrics) text += "," + text_at(row.results, "metrics", metric);
+    for (const char* method : {"rtn", "quarot"}) {
+      const auto paired = against(row, rows, method);
+      text +=
+          paired ? fmt::format(",{},{}", number(paired->difference), number(paired->error)) : ",,";
+    }
+    for (const auto& time : times) {
+      text += "," + (row.timing.contains(time) ? row.timing[time].dump() : "");
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& rows) {
+  std::string text = fmt::format("# {}\n\n{}\n\n{}\n", sweep.name, sweep.about, provenance(rows));
+  std::vector<Group> groups = groups_of(rows);
+  std::vector<std::string> settings;
+  for (const Group& group : groups) {
+    if (std::find(settings.begin(), settings.end(), group.widths) == settings.end()) {
+      settings.push_back(group.widths);
+    }
+  }
+  for (const std::string& widths : settings) {
+    text += fmt::format("\n## {}\n\n", widths);
+    std::vector<const Group*> here;
+    for (const Group& group : groups) {
+      if (group.widths == widths) here.push_back(&group);
+    }
+    const char* order = here.front()->metric("nll").empty() ? "tensor.output_error_db" : "nll";
+    std::stable_sort(here.begin(), here.end(), [&](const Group* a, const Group* b) {
+      const auto x = a->metric(order);
+      const auto y = b->metric(order);
+      return !x.empty() && (y.empty() || mean(x) < mean(y));
+    });
+    text +=
+        "| method | seeds | nll over float, nats | perplexity | KL, nats | agreement "
+        "| output error, dB | minus rtn (se) | minus quarot (se) |\n"
+        "|---|---|---|---|---|---|---|---|---|\n";
+    for (const Group* group : here) {
+      text += fmt::format(
+          "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", group->label, group->rows.size(),
+          with_interval(group->metric("nll_over_float"), 3),
+          with_interval(group->metric(perplexity_name(*group)), 2),
+          with_interval(group->metric("kl"), 3), with_interval(group->metric("agreement"), 3),
+          with_interval(group->metric("tensor.output_error_db"), 2),
+          group_against(*group, rows, "rtn"), group_against(*group, rows, "quarot"));
+    }
+  }
+  text +=
+      "\nIntervals are 95 % Student-t intervals over seeds. Paired differences are in nats over "
+      "the same windows at equal quantizers, with the standard error over windows.\n";
+  std::set<std::string> fallbacks;
+  for (const SummaryRow& row : rows) {
+    if (!done(row)) continue;
+    for (const auto& fallback : row.results["fallbacks"]) {
+      fallbacks.insert(fmt::format("{}: {}", row.results["method"].get<std::string>(),
+                                   fallback.get<std::string>()));
+    }
+  }
+  if (!fallbacks.empty()) text += "\n## Fallbacks\n\n";
+  for (const std::string& fallback : fallbacks) text += fmt::format("- {}\n", fallback);
+  const auto unfinished =
+      std::count_if(rows.begin(), rows.end(), [](const SummaryRow& row) { return !done(row); });
+  if (unfinished > 0) text += "\n## Not finished\n\n";
+  for (const SummaryRow& row : rows) {
+    if (done(row)) continue;
+    text += fmt::format("- {} ({}): {}\n", row.results["about"].get<std::string>(), row.id,
+                        row.status.empty() ? "not started" : row.status);
+  }
+  return text;
+}
+
+}  // namespace ruq

@@ -1,0 +1,65 @@
+// A YAML file to an ordered list of trials.
+//
+//   about: one line for people
+//   check: parse                       or a map, see Check
+//   base: [common.yaml]                files laid under this one, relative to it
+//   text: {source: wikitext2}          options, nested or dotted ("text.source")
+//   sweep:                             a grid, or a list of grids that are put one after another
+//     - method: [rtn, quarot]          an axis: every value is tried with every value of the others
+//       quant.widths: [W4A4-Q4K4V4, W6A6-Q6K6V6]
+//     - method: ruquant
+//       seed: [1, 2, 3]
+//
+// An option of a method (method.block_size) given for several methods applies to those that have
+// it; one that none of them has is an error. Trials that resolve to the same options are one trial:
+// an axis that a method does not have, or the seed of a method that draws nothing, does not
+// multiply.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "experiments/config.hpp"
+
+namespace ruq {
+
+struct Trial {
+  std::shared_ptr<Config> config;
+  std::vector<std::pair<std::string, std::string>> axes;  ///< swept keys and their values here
+  std::string label;  ///< "ruquant quant.widths=W4A4-Q4K4V4 seed=2"
+};
+
+/// What `runexp verify` does beyond reading the file: a run with some options changed, and what it
+/// must give.
+struct Check {
+  struct Expectation {
+    std::vector<std::pair<std::string, std::string>> where;  ///< options a trial must have
+    std::string metric;
+    double value = 0;
+    double tolerance = 0;  ///< absolute
+  };
+  bool run = false;
+  std::optional<Index> trials;    ///< how many trials the file must give
+  std::vector<std::string> with;  ///< overrides "key=value" of the checking run
+  std::vector<Expectation> expect;
+};
+
+struct Sweep {
+  std::string name;  ///< file name without extension
+  std::string about;
+  Check check;
+  std::string text;               ///< the file itself, for the run folder
+  std::vector<std::string> axes;  ///< every swept key, in order of appearance
+  std::vector<Trial> trials;
+};
+
+/// Reads a file and applies overrides "key=value" or "key=a,b" (an axis, unless the option itself
+/// is a list). Error names file and line, the key, what was found, what was expected and the
+/// nearest known name; all faulty settings are reported in one message.
+Sweep load_sweep(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+
+}  // namespace ruq

@@ -1,0 +1,127 @@
+"""Fabricates run folders in the layout that runexp writes. Test material only: every number below
+is drawn from a seeded generator or made up, and stands for no measurement."""
+
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+WINDOWS = 8
+SEEDLESS = ("rtn", "smoothquant")
+LAYERS = (0, 10, 20, 29)
+KINDS = ("attn_in", "attn_out", "mlp_in", "mlp_out")
+WIDTHS = {"W4A4-Q4K4V4": 1.0, "W6A6-Q6K6V6": 0.05}
+# method and settings → made-up loss at the first widths
+DESIGN = [
+    ("rtn", {}, 3.9), ("smoothquant", {}, 2.6), ("hadamard", {}, 0.62), ("quarot", {}, 0.55),
+    ("householder", {"method.block_size": "128"}, 0.9),
+    ("givens", {"method.block_size": "128"}, 1.15),
+    ("duquant", {"method.block_size": "32"}, 0.71), ("duquant", {"method.block_size": "64"}, 0.6),
+    ("duquant", {"method.block_size": "128"}, 0.52),
+    ("ruquant", {"method.block_size": "32"}, 0.73), ("ruquant", {"method.block_size": "64"}, 0.59),
+    ("ruquant", {}, 0.5), ("ruquant", {"method.preset": "paper"}, 0.47),
+    ("ruquant", {"method.preset": "paper", "method.block_size": "64"}, 0.56),
+    ("ruquant", {"method.preset": "paper", "method.block_size": "32"}, 0.69),
+    ("ruquant", {"method.rotation": "householder"}, 0.53),
+    ("ruquant", {"method.rotation": "givens"}, 0.66),
+    ("ruquant", {"method.rotation": "hadamard"}, 0.6),
+    ("ruquant", {"method.zigzag": "false"}, 0.57),
+    ("ruquant", {"method.global_reflection": "none"}, 0.51),
+    ("ruquant", {"method.global_reflection": "optimized"}, 0.49),
+    ("ruquant", {"method.smoothing": "none"}, 0.64),
+]
+RUQUANT_DEFAULTS = {"method.preset": "official", "method.rotation": "composite",
+                    "method.block_size": "128", "method.zigzag": "true",
+                    "method.global_reflection": "init", "method.smoothing": "0.6"}
+
+
+def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32, tokens=16,
+             samples=True) -> Path:
+    """A run with every combination of design, widths and seeds; seedless methods run once."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.yaml").write_text("about: fabricated for tests\nsweep: {}\n")
+    float_windows = 2.7 + 0.2 * np.random.default_rng(0).standard_normal(WINDOWS)
+    ids, keys = [], sorted({key for _, settings, _ in design for key in settings})
+    for method, settings, loss in design:
+        for name, factor in widths.items():
+            for seed in seeds if method not in SEEDLESS else (0,):
+                rng = np.random.default_rng([len(ids), seed])
+                ids.append(f"t{len(ids):03d}")
+                data = results(ids[-1], method, settings, name, seed, keys)
+                add_loss(data, loss * factor, float_windows, rng)
+                add_sites(data, loss, rng)
+                write_trial(folder / ids[-1], data)
+                if samples:
+                    write_samples(folder / ids[-1], method, rng, channels, tokens)
+    return folder
+
+
+def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:
+    """results.json of a trial before it has numbers."""
+    config = {**(RUQUANT_DEFAULTS if method == "ruquant" else {}), **settings}
+    config |= {"method": method, "quant.widths": widths, "seed": str(seed),
+               "evaluation.windows": str(WINDOWS), "evaluation.window_tokens": "1024"}
+    axes = {key: config[key] for key in ("method", "quant.widths", "seed", *axis_keys)
+            if key in config}
+    return {
+        "format": "ruquant-results", "format_version": 1, "trial": trial,
+        "about": " ".join(axes.values()), "method": method, "widths": widths, "seed": seed,
+        "config": config, "axes": axes,
+        "inputs": {"model": "toy-model", "model_digest": "aa", "text": "toytext",
+                   "model_note": "float means 4-bit blocks dequantized, not the trained weights",
+                   "text_digest": "bb", "stream": "float_samples"},
+        "token_ranges": {"calibration": [0, 400000], "test": [500000, 508192]},
+        "math_backend": "onednn 3 avx2", "build_preset": "release",
+        "metrics": {}, "windows": {}, "sites": {}, "fallbacks": []}
+
+
+def add_loss(data, loss, float_windows, rng=None) -> None:
+    """Windows around `loss` over float (exactly there without a generator), and their metrics."""
+    noise = rng.standard_normal(WINDOWS + 1) if rng else np.zeros(WINDOWS + 1)
+    shift = 0.04 * noise[0] if data["method"] not in SEEDLESS else 0.0
+    nll = np.asarray(float_windows) + loss * (1 + shift + 0.1 * noise[1:])
+    mean = float(nll.mean())
+    data["windows"] = {"nll": nll.tolist(), "nll_float": list(float_windows),
+                       "kl": (0.9 * loss + 0 * nll).tolist(), "agreement": [0.7] * WINDOWS}
+    data["metrics"] |= {"nll": mean, "ppl.w1024": float(np.exp(mean)), "agreement": 0.7,
+                        "nll_over_float": mean - float(np.mean(float_windows)), "kl": 0.9 * loss,
+                        "nll_float": float(np.mean(float_windows)),
+                        "ppl_float.w1024": float(np.exp(np.mean(float_windows)))}
+
+
+def add_sites(data, loss, rng) -> None:
+    for layer in LAYERS:
+        for place, kind in enumerate(KINDS):
+            error = -19 + 4 * np.log(loss) + 1.5 * place + 0.05 * layer + 0.4 * rng.normal()
+            data["sites"][f"layers.{layer}.{kind}"] = {
+                "output_error_db": error, "activation_error_db": error - 2, "range_ratio": 0.4,
+                "kurtosis": 5.0}
+
+
+def write_trial(folder, data, status="done") -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text("seed: 1\n")
+    (folder / "status").write_text(status + "\n")
+    (folder / "results.json").write_text(json.dumps(data))
+    timing = {"plan_seconds": 8.0, "apply_seconds": 2.0, "evaluate_seconds": 30.0, "total_seconds": 41.0,
+              "peak_memory_mib": 1900.0, "threads": 2}
+    (folder / "timing.json").write_text(json.dumps(timing))
+
+
+def write_samples(folder, method, rng, channels, tokens) -> None:
+    """Activations with a few outlier channels and one massive token, and their rotation."""
+    base = np.random.default_rng(7)
+    before = base.standard_normal((tokens, channels)) * base.gamma(2, 0.5, channels)
+    before[:, base.choice(channels, max(1, channels // 90), replace=False)] *= 18
+    before[0, base.choice(channels, 2, replace=False)] = 260
+    turn = np.linalg.qr(rng.standard_normal((channels, channels)))[0]
+    mix = {"rtn": np.eye(channels), "smoothquant": np.diag(1 / np.abs(before).max(0) ** 0.6)}
+    with h5py.File(folder / "results.h5", "w") as file:
+        file.attrs["revision"] = "fab123"
+        file["samples/10.mlp_in/before"] = before.astype(np.float32)
+        file["samples/10.mlp_in/after"] = (before @ mix.get(method, turn)).astype(np.float32)

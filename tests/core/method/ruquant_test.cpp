@@ -1,0 +1,202 @@
+#include "ruquant/method/ruquant.hpp"
+
+#include <doctest/doctest.h>
+
+#include <map>
+#include <set>
+
+#include "ruquant/learn/reflection.hpp"
+#include "support/errors.hpp"
+#include "support/walked.hpp"
+
+namespace ruq::test {
+namespace {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+MethodClaims claims() {
+  MethodClaims result;
+  result.fallbacks = smoothing_fallback;
+  return result;
+}
+
+TEST_CASE("ruquant obeys the laws of methods") { check_method_laws("ruquant", claims()); }
+
+TEST_CASE("the paper's preset, with a map a block and no zigzag, obeys them too") {
+  check_method_laws("ruquant", claims(),
+                    {{"preset", "paper"}, {"share_blocks", "false"}, {"zigzag", "false"}});
+}
+
+TEST_CASE("every switch keeps the outputs of the float model") {
+  const std::vector<Settings> variants = {
+      {{"rotation", "householder"}, {"target", "u11"}},
+      {{"rotation", "givens"}, {"permutations", "3"}},
+      {{"rotation", "hadamard"}},
+      {{"global_reflection", "none"}, {"permutations", "0"}},
+      {{"global_reflection", "optimized"}, {"reflection_iterations", "3"}},
+      {{"calibration", "samples"}},
+      {{"calibration", "float"}},
+      {{"smoothing_grouped", "shared"}},
+      {{"smoothing_grouped", "online"}},
+      {{"smoothing", "none"}},
+      {{"steps", "0"}},
+      {{"block_size", "1"}}};
+  for (const char* shape : {"grouped", "biases"}) {
+    for (const Settings& settings : variants) {
+      INFO(shape << ": " << settings[0].first << " = " << settings[0].second);
+      TinyBench<double> bench(tiny_config(shape));
+      check_outputs_kept(bench.plan(*small_method("ruquant", settings), quant_settings()),
+                         tiny_config(shape));
+    }
+  }
+}
+
+TEST_CASE("smoothing of grouped heads: folded when shared, online otherwise") {
+  TinyBench<double> bench(tiny_config("grouped"));
+  const auto planned = [&](const char* grouped) {
+    return bench.plan(*small_method("ruquant", {{"smoothing_grouped", grouped}}), quant_settings());
+  };
+  const Plan shared = planned("shared");
+  CHECK(shared.layers[0][SiteKind::attn_out].folded.describe() == "scale");
+  CHECK(shared.fallbacks.empty());
+  const Plan online = planned("online");
+  CHECK(online.layers[0][SiteKind::attn_out].folded.is_identity());
+  CHECK(online.layers[0][SiteKind::attn_out].online.describe().rfind("scale, blocks", 0) == 0);
+  CHECK(online.fallbacks.size() == 1);
+}
+
+TEST_CASE("after the global reflection the extreme token is nowhere negative") {
+  for (const char* shape : {"multi-head", "grouped", "odd factors"}) {
+    CAPTURE(shape);
+    const WalkedSite walked = walk_one_site("ruquant", shape);
+    const std::size_t steps = walked.online.steps().size();
+    REQUIRE(std::holds_alternative<Reflection<double>>(walked.online.steps().back()));
+    const Matrix<double> before = after_steps(walked, steps - 1);
+    const Matrix<double> after = after_steps(walked, steps);
+    const Index row = extreme_row(before);
+    CHECK(before.row(row).minCoeff() < -0.01);
+    CHECK(after.row(row).minCoeff() >= -1e-12 * after.row(row).norm());
+    CHECK((after.array() < 0).any());
+  }
+}
+
+TEST_CASE("the presets differ in the Givens direction and the floor alone") {
+  const auto values = [](const char* preset) {
+    Ruquant method;
+    Fields fields;
+    method.bind(fields);
+    fields.set("preset", preset);
+    std::map<std::string, std::string> result;
+    for (const Field& field : fields.all()) result[field.name] = field.get();
+    return result;
+  };
+  const auto official = values("official");
+  const auto paper = values("paper");
+  std::set<std::string> different;
+  for (const auto& [name, value] : official) {
+    if (paper.at(name) != value) different.insert(name);
+  }
+  CHECK(different == std::set<std::string>{"preset", "givens", "omega_floor"});
+  CHECK(official.at("givens") == "code");
+  CHECK(paper.at("givens") == "mapped");
+  CHECK(paper.at("omega_floor") == "0");
+  const std::map<std::string, std::string> defaults = {
+      {"block_size", "128"}, {"steps", "16"},         {"givens_per_step", "3"},
+      {"permutations", "1"}, {"smoothing", "0.6"},    {"share_blocks", "true"},
+      {"target", "u01"},     {"calibration", "mean"}, {"global_reflection", "init"}};
+  for (const auto& [name, value] : defaults) {
+    CAPTURE(name);
+    CHECK(official.at(name) == value);
+  }
+}
+
+// Stage 1 on a tensor as wide as the default model.
+SiteRotation<double> rotate(Index width, const RuquantOptions& options, Matrix<double>* moved) {
+  *moved = gaussian(20, width, "site", 3);
+  Stream draws(2, "site");
+  return ruquant_site(*moved, options, draws);
+}
+
+TEST_CASE("a remainder of 64 channels has a map of its own width") {
+  Matrix<double> moved;
+  const RuquantOptions options{.block_size = 128, .steps = 2};
+  const SiteRotation<double> site = rotate(576, options, &moved);
+  CHECK(site.transform.describe() == "blocks(5x128), permutation, blocks(5x128)");
+  for (const std::size_t step : {0, 2}) {
+    const auto& blocks = std::get<BlockDiagonal<double>>(site.transform.steps()[step]);
+    REQUIRE(blocks.maps.size() == 2);
+    CHECK(blocks.maps[1].map.rows() == 64);
+    CHECK(blocks.which == std::vector<Index>{0, 0, 0, 0, 1});
+  }
+  Matrix<double> again = gaussian(20, 576, "site", 3);
+  site.transform.apply(again);
+  CHECK(relative_error(moved, again) < 1e-12);
+  CHECK(orthogonality_error(site.transform.to_matrix(576)) < 1e-12);
+}
+
+TEST_CASE("share_blocks = false builds d/B maps, all different") {
+  Matrix<double> moved;
+  RuquantOptions options{.block_size = 12, .steps = 2};
+  options.blocks.share_blocks = false;
+  const SiteRotation<double> site = rotate(40, options, &moved);
+  const auto& blocks = std::get<BlockDiagonal<double>>(site.transform.steps()[0]);
+  REQUIRE(blocks.maps.size() == 4);
+  CHECK(blocks.which == std::vector<Index>{0, 1, 2, 3});
+  CHECK(blocks.maps[3].map.rows() == 4);
+  CHECK(blocks.maps[0].map != blocks.maps[1].map);
+  options.blocks.share_blocks = true;
+  CHECK(std::get<BlockDiagonal<double>>(rotate(48, options, &moved).transform.steps()[0])
+            .maps.size() == 1);
+}
+
+TEST_CASE("zigzag off leaves maps alone; T maps follow the first") {
+  Matrix<double> moved;
+  RuquantOptions options{.block_size = 8, .steps = 1};
+  options.blocks.zigzag = false;
+  CHECK(rotate(24, options, &moved).transform.describe() == "blocks(3x8), blocks(3x8)");
+  options.blocks = {.permutations = 2};
+  CHECK(rotate(24, options, &moved).transform.describe() ==
+        "blocks(3x8), permutation, blocks(3x8), permutation, blocks(3x8)");
+  options.blocks = {.permutations = 0};
+  options.global_reflection = "none";
+  const SiteRotation<double> site = rotate(24, options, &moved);
+  CHECK(site.transform.describe() == "blocks(3x8)");
+  CHECK(site.direction.size() == 0);
+}
+
+TEST_CASE("the optimized reflection lowers the smooth objective of the site") {
+  // Few steps leave outliers for the reflection to move.
+  const Settings rough = {{"steps", "1"}, {"givens_per_step", "0"}, {"permutations", "0"}};
+  Settings optimized = rough;
+  optimized.insert(optimized.end(),
+                   {{"global_reflection", "optimized"}, {"preset", "paper"}, {"steps", "1"}});
+  const WalkedSite init = walk_one_site("ruquant", "multi-head", rough);
+  const WalkedSite best = walk_one_site("ruquant", "multi-head", optimized);
+  const auto direction = [](const WalkedSite& walked) {
+    return std::get<Reflection<double>>(walked.online.steps().back()).v;
+  };
+  const Matrix<double> y = after_steps(init, init.online.steps().size() - 1);
+  CHECK(y == after_steps(best, best.online.steps().size() - 1));
+  const SmoothRangeObjective objective(y, Matrix<double>::Identity(32, 32), direction(init),
+                                       {.weight_bits = 16});
+  CHECK(objective.evaluate(direction(best), nullptr) <
+        0.9 * objective.evaluate(direction(init), nullptr));
+}
+
+TEST_CASE("blocks that do not fit the model are refused with the site and what would") {
+  const ModelConfig config = tiny_config("grouped");  // widths 36, 36, 36, 96
+  const auto check = [&](const Settings& settings) {
+    small_method("ruquant", settings)->check(config, quant_settings());
+  };
+  check({{"block_size", "8"}});
+  check({{"block_size", "12"}, {"ragged", "false"}});
+  check_error(
+      [&] {
+        check({{"block_size", "8"}, {"ragged", "false"}});
+      },
+      {"method.block_size", "attn_in", "36", "6 and 9"});
+  check_error([&] { check({{"block_size", "64"}}); }, {"method.block_size", "64", "36"});
+}
+
+}  // namespace
+}  // namespace ruq::test

@@ -1,0 +1,223 @@
+#include "ruquant/model/calibration.hpp"
+
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "ruquant/base/rng.hpp"
+#include "support/errors.hpp"
+#include "support/laws.hpp"
+
+namespace ruq::test {
+namespace {
+
+using Tensors = std::map<std::string, Matrix<double>>;
+
+constexpr Index kLength = 16;
+
+// A range of exactly one window, so that every stream is known without knowing the draws.
+struct OneWindow {
+  ModelConfig config;
+  Model<double> model;
+  std::vector<std::int32_t> ids;
+  ModelSession<double> session;
+
+  explicit OneWindow(const char* shape)
+      : config(tiny_config(shape)),
+        model(tiny_model(config)),
+        ids(tiny_tokens(kLength, config)),
+        session(model, ids, {.windows = 2, .mean_windows = 3, .window_tokens = kLength}) {}
+
+  std::vector<std::int32_t> repeated(Index times) const {
+    std::vector<std::int32_t> all;
+    for (Index i = 0; i < times; ++i) all.insert(all.end(), ids.begin(), ids.end());
+    return all;
+  }
+};
+
+// A rotation of each site that depends on the tensor shown, as those of the methods do.
+Transform<double> towards(const Matrix<double>& tensor, const Site& site) {
+  Stream stream(1, to_string(site));
+  const Vector<double> u = stream.uniform(tensor.cols());
+  const Vector<double> y = tensor.row(0).transpose();
+  Transform<double> t;
+  t.append(Reflection<double>{(y - y.norm() * u.normalized()).normalized()});
+  return t;
+}
+
+// Walks with that rotation at every site; the tensors are those the visitor saw.
+Tensors walk(ModelSession<double>& session, CalibrationStream stream, Plan& plan) {
+  Tensors seen;
+  session.walk(stream, plan, [&](const Site& site, const Matrix<double>& tensor, Plan& drawn) {
+    CHECK(seen.emplace(to_string(site), tensor).second);
+    SitePlan& here = drawn.layers[std::size_t(site.layer)][site.kind];
+    here.online = here.online.then(towards(tensor, site));
+  });
+  return seen;
+}
+
+// What reaches the linear sites of a model before `hook` changes it.
+Tensors run(const Model<double>& model, std::span<const std::int32_t> ids,
+            const SiteHook<double>& hook) {
+  Tensors seen;
+  const SiteHook<double> both = [&](const Site& site, Matrix<double>& tensor) {
+    if (!linears_of(site.kind).empty()) seen[to_string(site)] = tensor;
+    if (hook) hook(site, tensor);
+  };
+  final_hidden(model, ids, kLength, both);
+  return seen;
+}
+
+Plan smoothed_plan(const OneWindow& bench, const char* widths) {
+  Plan plan = Plan::identity("walk", bench.config.layers, quant_settings(widths));
+  Stream stream(7, "scales");
+  for (LayerPlan& layer : plan.layers) {
+    const auto scale = [&](Index n) {
+      return Scale<double>{(stream.uniform(n).array() + 0.5).matrix()};
+    };
+    layer[SiteKind::attn_in].folded.append(scale(bench.config.width));
+    layer[SiteKind::mlp_out].folded.append(scale(bench.config.mlp_width));
+    layer[SiteKind::attn_out].online.append(scale(bench.config.query_width()));
+    layer.query_key.append(HadamardStep{2});
+  }
+  return plan;
+}
+
+TEST_CASE("the prefix stream is what the finished plan's model computes, to the last bit") {
+  for (const TinyShape& shape : tiny_shapes()) {
+    CAPTURE(shape.name);
+    OneWindow bench(shape.name.c_str());
+    Plan plan = smoothed_plan(bench, "W4A4-Q4K4V4");
+    const Tensors walked = walk(bench.session, CalibrationStream::samples_prefix, plan);
+    CHECK(walked.size() == 8);
+    const PlannedModel<double> planned(bench.model, plan);
+    CHECK(walked == run(planned.model(), bench.repeated(2), planned.hook()));
+  }
+}
+
+TEST_CASE("the same under a residual basis") {
+  OneWindow bench("multi-head");
+  Plan plan = Plan::identity("walk", 2, quant_settings());
+  plan.residual.append(Scale<double>{Stream(1, "signs").signs(32)});
+  plan.residual.append(Permutation{Stream(1, "order").permutation(32)});
+  for (std::size_t l = 0; l < 2; ++l) {
+    plan.layers[l][SiteKind::attn_in].folded.append(
+        Scale<double>{bench.model.layers[l].attn_norm.cwiseInverse()});
+    plan.layers[l][SiteKind::mlp_in].folded.append(
+        Scale<double>{bench.model.layers[l].mlp_norm.cwiseInverse()});
+  }
+  const Tensors walked = walk(bench.session, CalibrationStream::samples_prefix, plan);
+  const PlannedModel<double> planned(bench.model, plan);
+  CHECK(walked == run(planned.model(), bench.repeated(2), planned.hook()));
+}
+
+TEST_CASE("the float stream is the float model's, behind what is folded, whatever the widths") {
+  OneWindow bench("grouped");
+  Plan plan = smoothed_plan(bench, "W2A2-Q2K2V2");
+  const Plan before = plan;
+  const Tensors walked = walk(bench.session, CalibrationStream::float_samples, plan);
+  Tensors expected = run(bench.model, bench.repeated(2), {});
+  for (auto& [name, tensor] : expected) {
+    CAPTURE(name);
+    const Site site = {name[7] - '0', site_kind(name.substr(9))};
+    Plan folded_alone = before;
+    folded_alone.layers[std::size_t(site.layer)][site.kind].online = {};
+    site_transform(folded_alone, bench.config, site).apply(tensor);
+    CHECK(relative_error(walked.at(name), tensor) < 1e-12);
+  }
+}
+
+TEST_CASE("sites are visited in order of execution, with the plan drawn so far") {
+  OneWindow bench("biases");
+  Plan plan = Plan::identity("order", 2, quant_settings());
+  std::vector<Site> visited;
+  bench.session.walk(CalibrationStream::mean_prefix, plan,
+                     [&](const Site& site, const Matrix<double>& tensor, Plan& drawn) {
+                       CHECK(tensor.rows() == kLength);
+                       CHECK(tensor.cols() == bench.config.site_width(site.kind));
+                       CHECK(&drawn == &plan);
+                       visited.push_back(site);
+                     });
+  CHECK(visited == bench.session.sites());
+  CHECK(visited.size() == 8);
+  CHECK(visited[1] == Site{0, SiteKind::attn_out});
+}
+
+TEST_CASE("the mean stream averages embeddings position by position") {
+  // Token t has the embedding (t, 1, 0, ...), and the range counts 0, 1, 2, ...: the mean of
+  // windows at offsets o_w is (position + mean offset, 1), and attn_in shows the ratio.
+  ModelConfig config = tiny_config("multi-head");
+  config.vocabulary = 400;
+  Model<double> model = tiny_model(config);
+  std::vector<std::int32_t> ids;
+  for (std::int32_t id = 0; id < 400; ++id) {
+    ids.push_back(id);
+    model.embedding.row(id).setZero();
+    model.embedding(id, 0) = id;
+    model.embedding(id, 1) = 1;
+  }
+  const Vector<double>& gain = model.layers[0].attn_norm;
+  const auto mean_offset = [&](const CalibrationOptions& options) {
+    ModelSession<double> session(model, ids, options);
+    Plan plan = Plan::identity("mean", 2, QuantSettings{});
+    double offset = -1;
+    session.walk(CalibrationStream::mean_prefix, plan,
+                 [&](const Site& site, const Matrix<double>& tensor, Plan&) {
+                   if (!(site == Site{0, SiteKind::attn_in})) return;
+                   REQUIRE(tensor.rows() == options.window_tokens);
+                   for (Index t = 0; t < tensor.rows(); ++t) {
+                     const double ratio = tensor(t, 0) / gain(0) / (tensor(t, 1) / gain(1));
+                     if (t == 0) offset = ratio;
+                     CHECK(ratio - double(t) == doctest::Approx(offset));
+                   }
+                 });
+    return offset;
+  };
+  const CalibrationOptions many = {.mean_windows = 64, .window_tokens = 10};
+  const double offset = mean_offset(many);
+  CHECK(offset > 195 - 4 * 113 / 8.0);  // uniform on 0..390: mean 195, deviation 113/√64
+  CHECK(offset < 195 + 4 * 113 / 8.0);
+  CHECK(mean_offset(many) == offset);
+  CalibrationOptions other = many;
+  other.seed = 9;
+  CHECK(mean_offset(other) != offset);
+  const double one = mean_offset({.mean_windows = 1, .window_tokens = 10});
+  CHECK(one == doctest::Approx(std::round(one)));
+}
+
+TEST_CASE("channel maxima are those of the float tensors, and are computed once") {
+  OneWindow bench("grouped");
+  const Tensors tensors = run(bench.model, bench.ids, {});
+  const ChannelMaxima& maxima = bench.session.channel_maxima();
+  REQUIRE(maxima.size() == 2);
+  for (const Site& site : bench.session.sites()) {
+    const Vector<double>& found = maxima[std::size_t(site.layer)][std::size_t(site.kind)];
+    const Matrix<double>& tensor = tensors.at(to_string(site));
+    CHECK(relative_error(found, tensor.cwiseAbs().colwise().maxCoeff().transpose().eval()) < 1e-14);
+  }
+  CHECK(&bench.session.channel_maxima() == &maxima);
+
+  ChannelMaxima known = maxima;
+  known[1][0](3) = 77;
+  OneWindow second("grouped");
+  second.session.set_channel_maxima(known);
+  CHECK(second.session.channel_maxima()[1][0](3) == 77);
+}
+
+TEST_CASE("the session shows the model's weights and gains") {
+  const OneWindow bench("biases");
+  CHECK(&bench.session.weight(1, Linear::o_proj) == &bench.model.layers[1][Linear::o_proj].weight);
+  CHECK(&bench.session.norm_gain(0, SiteKind::attn_in) == &bench.model.layers[0].attn_norm);
+  CHECK(&bench.session.norm_gain(1, SiteKind::mlp_in) == &bench.model.layers[1].mlp_norm);
+}
+
+TEST_CASE("a range shorter than a window is refused") {
+  const ModelConfig config = tiny_config("multi-head");
+  const Model<float> model = as_float(tiny_model(config));
+  const auto ids = tiny_tokens(15, config);
+  check_error([&] { ModelSession<float>(model, ids, {.window_tokens = 16}); },
+              {"window_tokens", "16", "15"});
+}
+
+}  // namespace
+}  // namespace ruq::test

@@ -1,0 +1,132 @@
+// The laws of the architecture page, each as a helper that every step, grid and method runs
+// through.
+//
+//   1  apply(I) == to_matrix(), apply_transpose multiplies by its transpose
+//   2  apply(X)·apply_dual(W)ᵀ == X·Wᵀ; a whole model computes the same logits under a plan that
+//      rounds nothing
+//   3  orthogonal steps keep row norms; a.then(b) is the product; save and load keep every bit
+//   4  rounding is idempotent, lands on a code, errs at most half a step inside the range;
+//      decode(encode(X)) == round(X)
+//   5  a plan at 16 bits rounds nothing
+//   6  the same seed gives the same plan, whatever the number of threads
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ruquant/method/method.hpp"
+#include "ruquant/model/fuse.hpp"
+#include "ruquant/quant/plan.hpp"
+#include "ruquant/quant/quantizer.hpp"
+#include "support/tiny_model.hpp"
+
+namespace ruq::test {
+
+// --- matrices
+// -------------------------------------------------------------------------------------
+
+/// max|a − b| / max|b|, in double; the shapes must agree.
+template <class A, class B>
+double relative_error(const A& a, const B& b) {
+  REQUIRE(a.rows() == b.rows());
+  REQUIRE(a.cols() == b.cols());
+  const double scale = b.template cast<double>().cwiseAbs().maxCoeff();
+  return (a.template cast<double>() - b.template cast<double>()).cwiseAbs().maxCoeff() /
+         (scale > 0 ? scale : 1);
+}
+
+/// ‖a − b‖ / ‖b‖ in double.
+template <class A, class B>
+double relative_distance(const A& a, const B& b) {
+  REQUIRE(a.rows() == b.rows());
+  REQUIRE(a.cols() == b.cols());
+  return (a.template cast<double>() - b.template cast<double>()).norm() /
+         b.template cast<double>().norm();
+}
+
+/// Gaussian [rows, cols] of a named stream; `spikes` channels are twenty times as large.
+Matrix<double> gaussian(Index rows, Index cols, const std::string& name, Index spikes = 0);
+
+/// max|M·Mᵀ − I|.
+double orthogonality_error(const Matrix<double>& m);
+
+// --- transforms: laws 1, 2, 3
+// ---------------------------------------------------------------------
+
+/// The matrix of a transform, multiplied up from the definition of each step with plain loops.
+Matrix<double> dense_matrix(const Transform<double>& transform, Index width);
+
+/// Runs laws 1 to 3 in double (to 1e-12 of the scale) and float (1e-5).
+void check_transform_laws(const Transform<double>& transform, Index width);
+
+// --- grids: law 4
+// ---------------------------------------------------------------------------------
+
+/// Law 4 for the grid that `spec` fits to `x`, in double and float.
+void check_grid_laws(const Matrix<double>& x, const QuantSpec& spec);
+
+// --- plans
+// ----------------------------------------------------------------------------------------
+
+/// Equality to the last bit.
+bool same_transform(const Transform<double>& a, const Transform<double>& b);
+bool same_plan(const Plan& a, const Plan& b);
+
+// --- methods: laws 2, 3, 5, 6, 7
+// ------------------------------------------------------------------
+
+/// What a method says about its plans; the default is a rotation at every linear site and of
+/// queries and keys, with nothing to fall back from.
+struct MethodClaims {
+  std::vector<SiteKind> moved = {kLinearSites.begin(), kLinearSites.end()};
+  bool rotates_queries_and_keys = true;
+  bool residual_basis = false;
+  bool random = true;
+  std::function<std::vector<std::string>(const ModelConfig&)> fallbacks = [](const ModelConfig&) {
+    return std::vector<std::string>();
+  };
+};
+
+/// A method with options that suit the tiny models (blocks of 8, few steps), then `settings`.
+std::unique_ptr<Method> small_method(
+    const std::string& name, const std::vector<std::pair<std::string, std::string>>& settings = {});
+
+/// Quantizers at these widths, all asymmetric and ungrouped.
+QuantSettings quant_settings(const std::string& widths = "W4A4-Q4K4V4");
+
+/// Calibration of tiny models: 4 windows of 16 tokens.
+CalibrationOptions tiny_calibration();
+
+/// A model with a session on it, in one scalar.
+template <class S>
+class TinyBench {
+ public:
+  explicit TinyBench(const ModelConfig& config);
+  Plan plan(const Method& method, const QuantSettings& quant, std::uint64_t seed = 1);
+  /// Logits [32, vocabulary] of two windows of 16 tokens, under a plan or of the model itself.
+  Matrix<S> logits() const { return logits_of(model, {}); }
+  Matrix<S> logits(const Plan& plan) const;
+
+  Model<S> model;
+
+ private:
+  Matrix<S> logits_of(const Model<S>& model, const SiteHook<S>& hook) const;
+  std::vector<std::int32_t> calibration_;
+  std::vector<std::int32_t> test_;
+
+ public:
+  ModelSession<S> session;
+};
+
+/// Laws 2 and 5: under the plan without rounding the logits are the float model's, to 1e-10 in
+/// double and 1e-4 in float.
+void check_outputs_kept(const Plan& plan, const ModelConfig& config);
+
+/// Every law of a method, on every shape of tiny_shapes().
+void check_method_laws(const std::string& name, const MethodClaims& claims = {},
+                       const std::vector<std::pair<std::string, std::string>>& settings = {});
+
+}  // namespace ruq::test

@@ -1,0 +1,38 @@
+// Seeded random decoders small enough for a unit test, with the outlier channels that make
+// quantization hard, and the matrix of shapes over which the laws of methods run.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ruquant/model/model.hpp"
+
+namespace ruq::test {
+
+/// A shape and what is special about it.
+struct TinyShape {
+  std::string name;
+  ModelConfig config;
+};
+
+/// Multi-head; grouped heads whose number has no Hadamard matrix (the default model's 9 over 3 at
+/// width 36); biases on every linear; q/k norms with heads·e ≠ width and tied embeddings; widths
+/// 46 = 2·23, 44 = 4·11 and heads of 22 = 2·11, none of which has a Hadamard matrix.
+std::vector<TinyShape> tiny_shapes();
+
+/// The shape of tiny_shapes() with this name.
+ModelConfig tiny_config(const std::string& name);
+
+/// Gaussian weights of about unit gain. Every norm has gains around one, two of them large; two
+/// embedding columns, two up_proj rows and one v_proj row are outliers.
+Model<double> tiny_model(const ModelConfig& config, std::uint64_t seed = 1);
+
+/// The same weights rounded to float.
+Model<float> as_float(const Model<double>& model);
+
+/// Uniformly drawn token ids.
+std::vector<std::int32_t> tiny_tokens(Index count, const ModelConfig& config,
+                                      std::uint64_t seed = 1);
+
+}  // namespace ruq::test
