@@ -86,6 +86,6 @@ def _draw_panel(run: Run, panel, groups, kind) -> list:
 def _caption(run: Run, groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
     return ("Energy of the error of X·Wᵀ with both operands quantized, over the energy of the "
-            "exact product, in decibels: lower is better, 10 dB is a factor of ten. Line: mean over "
-            "seeds; shade: lowest to highest seed. Each method at its most common settings in this "
-            f"run. {run.base_note(groups)} {style.provenance(trials)}").replace("  ", " ")
+            "exact product, in decibels: lower is better, 10 dB is a factor of ten. Line: mean "
+            "over seeds; shade: lowest to highest seed. Each method at its most common settings in "
+            f"this run. {run.base_note(groups)} {style.provenance(trials)}").replace("  ", " ")

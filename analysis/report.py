@@ -98,11 +98,11 @@ def _claims(run: Run, pairs: dict) -> str:
     if not items:
         return ""
     return ("<section><h2>What the intervals allow to claim</h2>\n<p>Each method at its most "
-            "common settings in this run against the best variant of each reference; in brackets the mean "
-            "difference in nats per token, with its intervals in the table of paired differences. "
-            "The windows are pieces of one text and one model is measured, so nothing here speaks "
-            "of other texts or models. Each interval holds 95 % for itself: among the "
-            f"{len(pairs)} comparisons of this report some exclude zero by chance alone.</p>\n"
+            "common settings in this run against the best variant of each reference; in brackets "
+            "the mean difference in nats per token, with its intervals in the table of paired "
+            "differences. The windows are pieces of one text and one model is measured, so nothing "
+            "here speaks of other texts or models. Each interval holds 95 % for itself: among the "
+            f"{len(pairs)} comparisons here a few may exclude zero by chance alone.</p>\n"
             f"{''.join(items)}</section>\n")
 
 
@@ -236,7 +236,8 @@ def _provenance(run: Run) -> str:
     facts["build_preset"] = {trial.build_preset for trial in trials}
     facts["revision"] = {trial.revision() or "not recorded" for trial in trials}
     rows = [[escape(key), escape(" / ".join(sorted(found)))] for key, found in facts.items()]
-    keys = sorted({key for trial in trials for key in trial.config})
+    # Paths differ between machines; the digests above say what they led to.
+    keys = sorted({key for trial in trials for key in trial.config if not key.endswith(".path")})
     config = {key: sorted({t.config[key] for t in trials if key in t.config}) for key in keys}
     fixed = [[escape(key), escape(found[0])] for key, found in config.items() if len(found) == 1]
     swept = [[escape(key), escape(", ".join(found))] for key, found in config.items()

@@ -280,7 +280,9 @@ def reach(groups_of_values, intervals) -> list:
     if not values:
         return values
     low, high = min(values), max(values)
-    room = 0.5 * (high - low)
+    # Values that agree have no range to keep readable: then the widest interval sets it.
+    widest = max((i.half for i in intervals if math.isfinite(i.half)), default=0)
+    room = 0.5 * (high - low) or widest
     floor = max(low - room, 0.8 * low) if low > 0 else low - room
     ends = [end for i in intervals if math.isfinite(i.half) for end in (i.low, i.high)]
     return values + [min(max(end, floor), high + room) for end in ends]

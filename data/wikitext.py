@@ -20,8 +20,11 @@ SPOILING_TAGS = {"li", "dd", "dt", "math", "pre", "source", "syntaxhighlight", "
 
 # Templates that only dress their text: name -> which positional parameter holds it.
 DRESSING = {"lang": 2, "nowrap": 1, "nobreak": 1, "nobr": 1, "abbr": 1, "transl": 2, "small": 1,
-            "smallcaps": 1, "sic": 1, "linktext": 1, "not a typo": 1, "angle bracket": 1}
-DASHES = {"spaced ndash": " – ", "snd": " – ", "ndash": "–", "mdash": "—", "spaced mdash": " — "}
+            "smallcaps": 1, "nihongo": 1, "sic": 1, "linktext": 1, "not a typo": 1,
+            "angle bracket": 1}
+DASHES = {"spaced ndash": " – ", "snd": " – ", "ndash": "–", "mdash": "—",
+          "spaced mdash": " — "}
+RANGE_WORDS = {"and", "to", "or", "by", "x", "-", "–"}
 # Templates that stand for a number or a formula: without them the sentence says nothing.
 SPOILING_TEMPLATES = {"math", "mvar", "val", "chem", "sfrac", "frac", "su", "e", "age", "nuclide"}
 
@@ -46,7 +49,9 @@ def _render_template(template):
     if name in SPOILING_TEMPLATES:
         return SPOILED
     if name in ("convert", "cvt"):
-        return f"{_parameter(template, 1)} {_parameter(template, 2)}"
+        # {{convert|60|and|80|kg}} names a range, {{convert|30|m}} one value.
+        count = 4 if _parameter(template, 2) in RANGE_WORDS else 2
+        return " ".join(_parameter(template, i) for i in range(1, count + 1))
     if name in DRESSING:
         return _parameter(template, DRESSING[name])
     if name in ("circa", "c."):
@@ -121,8 +126,9 @@ def _tidy(line):
 
 
 def _is_prose(line):
-    return (len(line) >= MIN_PARAGRAPH and SENTENCE_END.search(line) is not None
-            and RESIDUE.search(line) is None)
+    # A small first letter means that the start was lost.
+    return (len(line) >= MIN_PARAGRAPH and not line[0].islower()
+            and SENTENCE_END.search(line) is not None and RESIDUE.search(line) is None)
 
 
 def article_text(markup):

@@ -35,7 +35,8 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
                    Index length, const SiteHook<S>& hook, Matrix<S>& x);
 
 /// Embedding, all blocks and the final norm: [ids.size(), h]; logits are this times head_weight()ᵀ.
-/// Error naming the site when the hook's tensor holds NaN or infinity, or when the result does.
+/// Error naming the site when the hook's tensor holds NaN or infinity; the last
+/// block's output is checked too.
 template <class S>
 Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids, Index length,
                        const SiteHook<S>& hook);

@@ -10,8 +10,8 @@
 //                      [0, Q]. Symmetric: Δ = max(|lo|,|hi|)/(2^{b−1}−1), z = 2^{b−1}−1. RUQuant,
 //                      DuQuant, OmniQuant.
 //   quarot_activation  range extended to hold 0 (not within groups, unless one is constant); symmetric:
-//                      Δ = max|x|ρ/(2^{b−1}−1),
-//                      z = 0, codes −2^{b−1}..2^{b−1}−1; asymmetric: codes 0..Q. A zero row has Δ = 1.
+//                      Δ = max|x|ρ/(2^{b−1}−1), z = 0, codes −2^{b−1}..2^{b−1}−1; asymmetric: codes
+//                      0..Q. A zero row has Δ = 1.
 //   quarot_weight      the same with Δ floored at 1e-5 over its divisor; `search` shrinks the range by
 //                      p = 1 − i/100, i = 0..79 and keeps the first p with the least Σ|x − x̂|^2.4.
 #pragma once

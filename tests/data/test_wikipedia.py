@@ -25,7 +25,9 @@ The '''Tower''' ({{IPA|taʊ}}; {{lang|de|Turm}}) is a [[building|tall building]]
 | A table cell that is long enough to look like a whole sentence of the article's prose.
 |}
 The height follows from <math>h = 2r</math>, a sentence that is useless without its formula.
+
 [http://example.org A page] says that it was painted white in the spring of that year.
+
 A short line.
 [[Category:Buildings]]
 [[de:Turm]]
@@ -52,7 +54,16 @@ class CleaningTest(unittest.TestCase):
         self.assertTrue(text.startswith("The Tower (Turm) is a tall building at home in Berlin."))
 
     def test_a_page_with_little_prose_is_no_article(self):
-        self.assertEqual(article_text("A tower is a tall building that stands on its own feet."), "")
+        page = "A tower is a tall building that stands on its own feet without any help."
+        self.assertEqual(article_text(page), "")
+
+    def test_ranges_of_units_and_lost_beginnings(self):
+        text = article_text("It is {{convert|60|to|80|kg|lb}} of stone.\n\n{{unknown|The tower}} "
+                            "is a paragraph that has lost its beginning.\n\n" + LONG)
+        self.assertEqual(text, LONG.strip())
+        text = article_text("It is built of {{convert|60|to|80|kg|lb}} of stone and glass.\n\n"
+                            + LONG)
+        self.assertTrue(text.startswith("It is built of 60 to 80 kg of stone"))
 
 
 def page(title, markup, namespace=0, redirect=False):

@@ -34,6 +34,10 @@ std::optional<std::filesystem::path> oracle_directory() {
   return std::filesystem::path(directory);
 }
 
+void skip_without_oracle() {
+  std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
+}
+
 Matrix<double> OracleCase::slice(const std::string& name, Index index) const {
   const Shape all = shape(name);
   REQUIRE(all.size() == 3);
@@ -43,10 +47,7 @@ Matrix<double> OracleCase::slice(const std::string& name, Index index) const {
 
 void for_each_case(const std::string& fixture, const std::function<void(const OracleCase&)>& body) {
   const auto directory = oracle_directory();
-  if (!directory) {
-    std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
-    return;
-  }
+  if (!directory) return skip_without_oracle();
   const TensorReader file(*directory / (fixture + ".h5"));
   const Index cases = file.integer_attribute("", "n_cases");
   REQUIRE(cases > 0);

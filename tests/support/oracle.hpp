@@ -16,6 +16,9 @@ namespace ruq::test {
 /// The folder named by RUQ_ORACLE_DIR, or nothing when it is not set.
 std::optional<std::filesystem::path> oracle_directory();
 
+/// Says that RUQ_ORACLE_DIR is not set, in the words by which CTest counts a program as skipped.
+void skip_without_oracle();
+
 /// One case of a fixture file.
 class OracleCase {
  public:

@@ -32,8 +32,8 @@ template <class S>
 void check_products(double tolerance) {
   for (const auto& [m, k, n] : std::vector<std::array<Index, 3>>{
            {1, 1, 1}, {3, 5, 2}, {1, 40, 7}, {kRowTile + 3, 20, 9}, {2 * kRowTile, 1, 4}}) {
-    const Matrix<S> a = gaussian(m, k, "a").cast<S>();
-    const Matrix<S> b = gaussian(k, n, "b").cast<S>();
+    const Matrix<S> a = gaussian(m, k, "a").template cast<S>();
+    const Matrix<S> b = gaussian(k, n, "b").template cast<S>();
     const Matrix<double> expected = naive_product(a, b);
     CHECK(relative_error(product<S>(a, b), expected) < tolerance);
     const Matrix<S> transposed = b.transpose();

@@ -78,12 +78,6 @@ TEST_CASE("the centroid shift honours groups") {
         doctest::Approx(std::sqrt(2 * 2 * 0.09 / 8)));
 }
 
-TEST_CASE("uniform entries have a smaller shift than heavy-tailed ones") {
-  const Matrix<double> uniform = Stream(1, "u").uniform(20 * 512).reshaped(20, 512);
-  const Matrix<double> heavy = gaussian(20, 512, "heavy").array().cube();
-  CHECK(3 * centroid_shift(uniform, {.bits = 4}) < centroid_shift(heavy, {.bits = 4}));
-}
-
 struct SiteCase {
   ModelConfig config = tiny_config("multi-head");
   Site site{1, SiteKind::mlp_in};
@@ -171,7 +165,8 @@ TEST_CASE("a rotation changes what is rounded, not what is computed") {
   const auto after = bench.measure();
   CHECK(after.at("kurtosis") < 0.6 * before.at("kurtosis"));
   CHECK(after.at("range_over_rms") < before.at("range_over_rms"));
-  CHECK(after.at("output_error_db") < before.at("output_error_db") - 3);
+  CHECK(after.at("activation_error_db") < before.at("activation_error_db") - 3);
+  CHECK(after.at("output_error_db") < before.at("output_error_db") - 1);
   bench.plan.quant.set_widths(bit_widths("W8A8-Q8K8V8"));
   CHECK(bench.measure().at("output_error_db") < after.at("output_error_db") - 15);
 }

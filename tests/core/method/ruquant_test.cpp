@@ -110,6 +110,19 @@ TEST_CASE("the presets differ in the Givens direction and the floor alone") {
   }
 }
 
+RuquantOptions blocks_of(Index block_size, Index steps) {
+  RuquantOptions options;
+  options.block_size = block_size;
+  options.steps = steps;
+  return options;
+}
+
+BlockRotationOptions permutations(Index count) {
+  BlockRotationOptions options;
+  options.permutations = count;
+  return options;
+}
+
 // Stage 1 on a tensor as wide as the default model.
 SiteRotation<double> rotate(Index width, const RuquantOptions& options, Matrix<double>* moved) {
   *moved = gaussian(20, width, "site", 3);
@@ -119,7 +132,7 @@ SiteRotation<double> rotate(Index width, const RuquantOptions& options, Matrix<d
 
 TEST_CASE("a remainder of 64 channels has a map of its own width") {
   Matrix<double> moved;
-  const RuquantOptions options{.block_size = 128, .steps = 2};
+  const RuquantOptions options = blocks_of(128, 2);
   const SiteRotation<double> site = rotate(576, options, &moved);
   CHECK(site.transform.describe() == "blocks(5x128), permutation, blocks(5x128)");
   for (const std::size_t step : {0, 2}) {
@@ -136,7 +149,7 @@ TEST_CASE("a remainder of 64 channels has a map of its own width") {
 
 TEST_CASE("share_blocks = false builds d/B maps, all different") {
   Matrix<double> moved;
-  RuquantOptions options{.block_size = 12, .steps = 2};
+  RuquantOptions options = blocks_of(12, 2);
   options.blocks.share_blocks = false;
   const SiteRotation<double> site = rotate(40, options, &moved);
   const auto& blocks = std::get<BlockDiagonal<double>>(site.transform.steps()[0]);
@@ -151,13 +164,13 @@ TEST_CASE("share_blocks = false builds d/B maps, all different") {
 
 TEST_CASE("zigzag off leaves maps alone; T maps follow the first") {
   Matrix<double> moved;
-  RuquantOptions options{.block_size = 8, .steps = 1};
+  RuquantOptions options = blocks_of(8, 1);
   options.blocks.zigzag = false;
   CHECK(rotate(24, options, &moved).transform.describe() == "blocks(3x8), blocks(3x8)");
-  options.blocks = {.permutations = 2};
+  options.blocks = permutations(2);
   CHECK(rotate(24, options, &moved).transform.describe() ==
         "blocks(3x8), permutation, blocks(3x8), permutation, blocks(3x8)");
-  options.blocks = {.permutations = 0};
+  options.blocks = permutations(0);
   options.global_reflection = "none";
   const SiteRotation<double> site = rotate(24, options, &moved);
   CHECK(site.transform.describe() == "blocks(3x8)");
@@ -166,19 +179,27 @@ TEST_CASE("zigzag off leaves maps alone; T maps follow the first") {
 
 TEST_CASE("the optimized reflection lowers the smooth objective of the site") {
   // Few steps leave outliers for the reflection to move.
-  const Settings rough = {{"steps", "1"}, {"givens_per_step", "0"}, {"permutations", "0"}};
+  const Settings rough = {
+      {"preset", "paper"}, {"steps", "1"}, {"givens_per_step", "0"}, {"permutations", "0"}};
   Settings optimized = rough;
-  optimized.insert(optimized.end(),
-                   {{"global_reflection", "optimized"}, {"preset", "paper"}, {"steps", "1"}});
+  optimized.emplace_back("global_reflection", "optimized");
   const WalkedSite init = walk_one_site("ruquant", "multi-head", rough);
   const WalkedSite best = walk_one_site("ruquant", "multi-head", optimized);
   const auto direction = [](const WalkedSite& walked) {
     return std::get<Reflection<double>>(walked.online.steps().back()).v;
   };
-  const Matrix<double> y = after_steps(init, init.online.steps().size() - 1);
-  CHECK(y == after_steps(best, best.online.steps().size() - 1));
-  const SmoothRangeObjective objective(y, Matrix<double>::Identity(32, 32), direction(init),
-                                       {.weight_bits = 16});
+  const Matrix<double> y = after_steps(init, 1);
+  CHECK(y == after_steps(best, 1));
+
+  // The site feeds q, k and v, seen through the block map (orthogonal, so its own dual).
+  const Model<double> model = tiny_model(tiny_config("multi-head"));
+  Matrix<double> w(96, 32);
+  w << model.layers[0][Linear::q_proj].weight, model.layers[0][Linear::k_proj].weight,
+      model.layers[0][Linear::v_proj].weight;
+  Transform<double> block_map(32);
+  block_map.append(init.online.steps()[0]);
+  w = w * dense_matrix(block_map, 32);
+  const SmoothRangeObjective objective(y, w, direction(init), {});
   CHECK(objective.evaluate(direction(best), nullptr) <
         0.9 * objective.evaluate(direction(init), nullptr));
 }

@@ -1,0 +1,160 @@
+// The default model in float: RUQ_MODEL_DIR names its directory, RUQ_TOKENS_DIR the folder that
+// holds wikitext2.h5. Each comparison is left out, in words, where its variable is not set.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "ruquant/eval/language.hpp"
+#include "ruquant/io/tensor_store.hpp"
+#include "ruquant/model/forward.hpp"
+#include "support/oracle.hpp"
+
+namespace ruq::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kTolerance = 1e-4;
+
+// The folder named by a variable. The words must not be those that make CTest skip the program.
+std::optional<fs::path> folder_of(const char* variable) {
+  const char* folder = std::getenv(variable);
+  if (folder != nullptr && *folder != '\0') return fs::path(folder);
+  std::cout << "skipped: " << variable << " is not set\n";
+  return std::nullopt;
+}
+
+// Loaded once for all cases.
+const Model<float>& default_model(const fs::path& folder) {
+  static const Model<float> model = load_model<float>(folder);
+  return model;
+}
+
+std::vector<std::int32_t> token_ids(const TensorReader& file, const std::string& name) {
+  const auto stored = file.integers(name);
+  return {stored.begin(), stored.end()};
+}
+
+const std::map<std::string, SiteKind>& reference_sites() {
+  static const std::map<std::string, SiteKind> sites = {{"qkv_in", SiteKind::attn_in},
+                                                        {"o_in", SiteKind::attn_out},
+                                                        {"gate_up_in", SiteKind::mlp_in},
+                                                        {"down_in", SiteKind::mlp_out}};
+  return sites;
+}
+
+// Compares the tensor of a site [tokens, channels] where the reference has its block.
+void check_site(const TensorReader& reference, const Site& site, const Matrix<float>& tensor) {
+  const std::string block = "sites/block" + std::to_string(site.layer);
+  if (!reference.has(block)) return;
+  for (const auto& [name, kind] : reference_sites()) {
+    if (kind != site.kind) continue;
+    const std::string prefix = block + "/" + name;
+    const Matrix<double> x = tensor.cast<double>();
+    const Vector<double> rms = x.rowwise().norm() / std::sqrt(static_cast<double>(x.cols()));
+    const Vector<double> largest = x.cwiseAbs().rowwise().maxCoeff();
+    check_close(rms, reference.vector<double>(prefix + "_rms"), kTolerance, prefix + "_rms");
+    check_close(largest, reference.vector<double>(prefix + "_absmax"), kTolerance,
+                prefix + "_absmax");
+    const Matrix<double> rows = reference.matrix<double>(prefix + "_tokens");
+    const auto positions = reference.integers("positions");
+    for (Index i = 0; i < rows.rows(); ++i) {
+      check_close(x.row(positions.at(static_cast<std::size_t>(i))), rows.row(i), kTolerance,
+                  prefix + "_tokens");
+    }
+  }
+}
+
+// The reference's most likely token may differ from ours only where ours scores it as high as the
+// tolerance can tell.
+void check_top(const TensorReader& reference, const Matrix<float>& logits) {
+  const auto top = reference.integers("top1");
+  REQUIRE(std::ssize(top) == logits.rows());
+  const double scale = reference.matrix<double>("logits").cwiseAbs().maxCoeff();
+  Index same = 0;
+  for (Index t = 0; t < logits.rows(); ++t) {
+    const auto row = logits.row(t);
+    Index mine = 0;
+    const double best = static_cast<double>(row.maxCoeff(&mine));
+    const Index theirs = top[static_cast<std::size_t>(t)];
+    INFO("position " << t << ": most likely " << mine << ", expected " << theirs);
+    CHECK(best - static_cast<double>(row(theirs)) <= 2 * kTolerance * scale);
+    if (mine == theirs) ++same;
+  }
+  std::cout << "smollm2/window512: top1 the same at " << same << " of " << top.size()
+            << " positions\n";
+}
+
+TEST_CASE("the default model on one window of 512 tokens") {
+  const auto directory = oracle_directory();
+  if (!directory) return skip_without_oracle();
+  const auto folder = folder_of("RUQ_MODEL_DIR");
+  if (!folder) return;
+  const TensorReader reference(*directory / "smollm2/window512.h5");
+  const Model<float>& model = default_model(*folder);
+  const std::vector<std::int32_t> ids = token_ids(reference, "ids");
+  Index sites = 0;
+  const SiteHook<float> capture = [&](const Site& site, Matrix<float>& tensor) {
+    check_site(reference, site, tensor);
+    ++sites;
+  };
+  const Matrix<float> states = final_hidden<float>(model, ids, std::ssize(ids), capture);
+  CHECK(sites > 0);
+  for (const std::string& block : reference.children("sites")) {
+    CHECK(std::stoll(block.substr(std::string("block").size())) < model.config.layers);
+  }
+
+  const Matrix<float> logits = product_transposed<float>(states, model.head_weight());
+  const auto positions = reference.integers("positions");
+  const Matrix<double> expected = reference.matrix<double>("logits");
+  REQUIRE(std::ssize(positions) == expected.rows());
+  Matrix<float> rows(expected.rows(), logits.cols());
+  for (Index i = 0; i < rows.rows(); ++i) {
+    rows.row(i) = logits.row(positions[static_cast<std::size_t>(i)]);
+  }
+  check_close(rows, expected, kTolerance, "logits");
+  const Hidden<float> hidden{states, model.head_weight()};
+  const Vector<double> nll = -next_token_log_probabilities(hidden, ids);
+  check_close(nll, reference.vector<double>("nll"), kTolerance, "nll");
+  check_top(reference, logits);
+  report_worst("smollm2/window512");
+}
+
+TEST_CASE("the default model's loss on the first windows of the WikiText-2 test set") {
+  constexpr Index kWindow = 2048;
+  constexpr Index kWindows = 2;
+  const auto directory = oracle_directory();
+  if (!directory) return skip_without_oracle();
+  const auto folder = folder_of("RUQ_MODEL_DIR");
+  const auto tokens = folder_of("RUQ_TOKENS_DIR");
+  if (!folder || !tokens) return;
+  const TensorReader reference(*directory / "smollm2/perplexity.h5");
+  const TensorReader text(*tokens / "wikitext2.h5");
+  const auto test = text.integers("splits/test");
+  REQUIRE(test.size() == 2);
+  CHECK(test[1] - test[0] == reference.integer_attribute("wikitext2_test", "tokens"));
+
+  const std::vector<std::int32_t> all = token_ids(text, "tokens/ids");
+  REQUIRE(test[0] + kWindows * kWindow <= test[1]);
+  const std::vector<std::int32_t> ids(all.begin() + test[0],
+                                      all.begin() + test[0] + kWindows * kWindow);
+  const Model<float>& model = default_model(*folder);
+  const Matrix<float> states = final_hidden<float>(model, ids, kWindow, {});
+  const WindowScores scores =
+      score_windows<float>({states, model.head_weight()}, ids, kWindow, nullptr);
+  const Vector<double> nll = Eigen::Map<const Vector<double>>(scores.nll.data(), kWindows);
+  check_close(nll, reference.vector<double>("wikitext2_test/window_nll").head(kWindows).eval(),
+              kTolerance, "window_nll");
+  report_worst("smollm2/perplexity");
+}
+
+}  // namespace
+}  // namespace ruq::test
