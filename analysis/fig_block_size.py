@@ -77,7 +77,7 @@ def _draw_panel(run: Run, panel, widths, lines, looks, flat) -> list:
 
 def _name_above(run: Run, panel, widths, above) -> None:
     """Names methods that lie above the panel, between its title and its top."""
-    notes = ", ".join(f"{group.method} {np.mean(group.losses):#.3g}" for group in above)
+    notes = ", ".join(f"{group.method}\u00a0{np.mean(group.losses):#.3g}" for group in above)
     lines = textwrap.wrap(f"above: {notes}", 88 // len(run.widths)) if above else []
     panel.text(0, 1.015, "\n".join(lines), size=6.5, va="bottom", color=style.MUTED,
                transform=panel.transAxes).set_in_layout(False)
