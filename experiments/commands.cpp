@@ -1,12 +1,16 @@
 #include "experiments/commands.hpp"
 
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <map>
 #include <set>
 #include <thread>
@@ -34,20 +38,35 @@ fs::path run_root(const Request& request, const Sweep& sweep) {
   return request.out.empty() ? home().root / "runs" / sweep.name : request.out;
 }
 
-// All trials, each checked; every fault of every trial in one message.
+// All trials, each checked; every fault of every trial in one message, a fault that several trials
+// share said once.
 std::vector<PlannedTrial> plan_trials(const Sweep& sweep) {
   std::vector<PlannedTrial> planned;
-  std::vector<std::string> faults;
+  std::vector<std::pair<std::string, std::vector<std::string>>> faults;  // message, labels
   for (const Trial& trial : sweep.trials) {
     try {
       planned.push_back(plan_trial(trial));
     } catch (const Error& problem) {
-      std::string fault = fmt::format("{}: {}", trial.label, problem.what());
-      if (faults.size() < 20) faults.push_back(std::move(fault));
+      const std::string what = problem.what();
+      auto found = std::find_if(faults.begin(), faults.end(),
+                                [&](const auto& fault) { return fault.first == what; });
+      if (found == faults.end()) found = faults.insert(found, {what, {}});
+      found->second.push_back(trial.label);
     }
   }
-  if (!faults.empty()) throw Error(fmt::format("{}", fmt::join(faults, "\n")));
-  return planned;
+  if (faults.empty()) return planned;
+  std::string text;
+  for (const auto& [what, labels] : faults) {
+    if (!text.empty()) text += "\n";
+    if (labels.size() == sweep.trials.size()) {
+      text += what;
+    } else if (labels.size() == 1) {
+      text += fmt::format("{}: {}", labels.front(), what);
+    } else {
+      text += fmt::format("{}: {} ({} trials)", labels.front(), what, labels.size());
+    }
+  }
+  throw Error(text);
 }
 
 Index index_of(const Request& request, std::size_t count) {
@@ -125,6 +144,7 @@ pid_t start_worker(const Request& request, std::size_t number) {
   const pid_t child = fork();
   if (child < 0) fail("cannot start a worker process");
   if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // no worker outlives the run that started it
     execv("/proc/self/exe", raw.data());
     _exit(127);
   }
@@ -134,11 +154,17 @@ pid_t start_worker(const Request& request, std::size_t number) {
 // Keeps `jobs` worker processes busy, one trial each. A worker that dies takes its trial with it
 // and nothing else.
 void run_in_workers(const Request& request, const RunFolder& folder,
-                    const std::vector<PlannedTrial>& all, const std::vector<std::size_t>& todo) {
-  Workbench bench;
-  for (const std::size_t number : todo) {
-    bench.prepare(*all[number].trial.config, all[number].inputs);
+                    const std::vector<PlannedTrial>& all, const std::vector<std::size_t>& todo,
+                    std::optional<Workbench>& bench) {
+  set_threads(static_cast<int>(request.jobs * request.threads));
+  try {
+    for (const std::size_t number : todo) {
+      bench->prepare(*all[number].trial.config, all[number].inputs);
+    }
+  } catch (const Error& problem) {  // the trials that need it meet the same and record it
+    logger().debug("not prepared: {}", problem.what());
   }
+  bench.reset();  // the workers have their own
   Countdown countdown(todo.size());
   std::map<pid_t, std::size_t> running;
   std::size_t next = 0;
@@ -149,12 +175,17 @@ void run_in_workers(const Request& request, const RunFolder& folder,
     }
     int status = 0;
     const pid_t child = wait(&status);
+    if (child < 0 && errno != EINTR) fail("lost the worker processes: {}", std::strerror(errno));
     const auto found = running.find(child);
     if (found == running.end()) continue;
     const PlannedTrial& planned = all[found->second];
     std::string outcome = folder.status(planned.id);
-    if (outcome == "running" || outcome.empty()) {
-      folder.fail(planned, fmt::format("the worker process ended early (status {})", status));
+    const bool ended_well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (outcome == "done" ? !ended_well : !outcome.starts_with("failed")) {
+      const std::string how = WIFSIGNALED(status)
+                                  ? fmt::format("signal {}", WTERMSIG(status))
+                                  : fmt::format("exit code {}", WEXITSTATUS(status));
+      folder.fail(planned, fmt::format("the worker process ended early ({})", how));
       outcome = folder.status(planned.id);
     }
     countdown.report(planned.trial.label, outcome);
@@ -177,6 +208,28 @@ void draw_figures(const fs::path& folder) {
   }
 }
 
+// The trials that are asked for and not done. Their weights are read here, before anything is
+// written: a file that cannot be used is a fault of the request, not of a trial.
+std::vector<std::size_t> what_to_do(const Request& request, const std::vector<PlannedTrial>& trials,
+                                    Workbench& bench) {
+  std::vector<std::size_t> todo;
+  for (std::size_t i = 0; i < trials.size(); ++i) {
+    if (request.trial && static_cast<std::size_t>(*request.trial) != i) continue;
+    if (request.force || recorded_status(request.out, trials[i].id) != "done") todo.push_back(i);
+  }
+  for (const std::size_t i : todo) bench.load(*trials[i].trial.config, trials[i].inputs);
+  return todo;
+}
+
+// Fills in what was left open: jobs, and the threads of each.
+void divide_processors(std::size_t todo, Request& request) {
+  const auto processors = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
+  if (request.jobs == 0) request.jobs = todo >= 4 && !request.trial ? processors : 1;
+  request.jobs = std::clamp<Index>(request.jobs, 1, std::max<Index>(1, static_cast<Index>(todo)));
+  if (request.threads == 0) request.threads = std::max<Index>(1, processors / request.jobs);
+  set_threads(static_cast<int>(request.threads));
+}
+
 void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& trials) {
   for (const PlannedTrial& planned : trials) {
     const std::string status = folder.status(planned.id);
@@ -190,27 +243,24 @@ int run(const Request& original) {
   Request request = original;
   const Sweep sweep = load_sweep(request.config, request.overrides);
   request.out = run_root(request, sweep);
-  const auto processors = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
-  if (request.threads == 0) request.threads = std::max<Index>(1, processors / request.jobs);
-  set_threads(static_cast<int>(request.threads));
-
+  if (request.trial) index_of(request, sweep.trials.size());
+  check_writable(request.out);
   const std::vector<PlannedTrial> trials = plan_trials(sweep);
+  std::optional<Workbench> bench(std::in_place);
+  const std::vector<std::size_t> todo = what_to_do(request, trials, *bench);
   const RunFolder folder(request.out, sweep);
-  std::vector<std::size_t> todo;
-  for (std::size_t i = 0; i < trials.size(); ++i) {
-    if (request.trial && static_cast<std::size_t>(index_of(request, trials.size())) != i) continue;
-    if (request.force || folder.status(trials[i].id) != "done") todo.push_back(i);
-  }
+  divide_processors(todo.size(), request);
   logger().info("{}: {} trials, {} to do, in {}", sweep.name, trials.size(), todo.size(),
                 request.out.string());
   if (request.jobs > 1 && todo.size() > 1) {
-    run_in_workers(request, folder, trials, todo);
+    run_in_workers(request, folder, trials, todo, bench);
   } else {
-    Workbench bench;
     Countdown countdown(todo.size());
-    for (const std::size_t i : todo) run_here(folder, trials[i], bench, countdown);
+    for (const std::size_t i : todo) run_here(folder, trials[i], *bench, countdown);
   }
-  if (request.trial) return folder.status(trials[todo.empty() ? 0 : todo[0]].id) == "done" ? 0 : 1;
+  if (request.trial) {
+    return folder.status(trials[static_cast<std::size_t>(*request.trial)].id) == "done" ? 0 : 1;
+  }
 
   folder.summarize(sweep, trials);
   const bool all_done = std::all_of(trials.begin(), trials.end(), [&](const auto& planned) {
@@ -229,10 +279,12 @@ int dump(const Request& request) {
   if (!trial.config->activations.path.empty()) {
     fail("activations.path: is set, but a dump is captured from a model");
   }
-  const PlannedTrial planned = plan_trial(trial);
   const fs::path file =
       request.out.empty() ? home().root / "runs" / sweep.name / "activations.h5" : request.out;
-  if (file.has_parent_path()) fs::create_directories(file.parent_path());
+  const fs::path folder = fs::absolute(file).parent_path();
+  check_writable(folder);
+  const PlannedTrial planned = plan_trial(trial);
+  make_folder(folder);
   set_threads(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   Workbench().dump(*trial.config, planned.inputs, file);
   fmt::print("{}\n", file.string());
@@ -296,7 +348,7 @@ int print_config(const Request& request) {
     }
     fmt::print("---\n# trial {}: {}\n", i, sweep.trials[i].label);
     for (const auto& [key, value] : sweep.trials[i].config->flat()) {
-      fmt::print("{}: {}\n", key, value.empty() ? "\"\"" : value);
+      fmt::print("{}: {}\n", key, yaml_text(value));
     }
   }
   return 0;
@@ -304,13 +356,19 @@ int print_config(const Request& request) {
 
 int slurm(const Request& request, bool submit) {
   const Sweep sweep = load_sweep(request.config, request.overrides);
+  const auto quoted = [](const std::string& text) {
+    std::string inside;
+    for (const char c : text) inside += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    return "'" + inside + "'";
+  };
   std::string script = fmt::format(
-      "#!/bin/bash\n#SBATCH --job-name={}\n#SBATCH --array=0-{}\n#SBATCH --cpus-per-task=2\n"
-      "'{}' run '{}'",
-      sweep.name, sweep.trials.size() - 1, request.program, fs::absolute(request.config).string());
-  for (const std::string& text : request.overrides) script += fmt::format(" '{}'", text);
-  script += fmt::format(" --out '{}' --trial \"$SLURM_ARRAY_TASK_ID\"\n",
-                        fs::absolute(run_root(request, sweep)).string());
+      "#!/bin/bash\n#SBATCH --job-name={}\n#SBATCH --array=0-{}\n#SBATCH --cpus-per-task=2\n{} run "
+      "{}",
+      sweep.name, sweep.trials.size() - 1, quoted(fs::read_symlink("/proc/self/exe").string()),
+      quoted(fs::absolute(request.config).string()));
+  for (const std::string& text : request.overrides) script += " " + quoted(text);
+  script += fmt::format(" --out {} --trial \"$SLURM_ARRAY_TASK_ID\" --threads 2\n",
+                        quoted(fs::absolute(run_root(request, sweep)).string()));
   if (!submit) {
     fmt::print("{}", script);
     return 0;

@@ -16,6 +16,7 @@
 #include "ruquant/io/tensor_store.hpp"
 #include "ruquant/model/activations.hpp"
 #include "ruquant/model/model.hpp"
+#include "ruquant/quant/rounding.hpp"
 
 namespace ruq {
 namespace {
@@ -28,7 +29,7 @@ std::string environment(const char* name, const std::string& fallback) {
 }
 
 // Runs a program of the data room and waits; its messages go to our standard error.
-void run_data_program(std::vector<std::string> arguments) {
+void start_data_program(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(),
                    {home().python, (home().root / "data" / "prepare.py").string()});
   std::vector<char*> raw;
@@ -51,6 +52,19 @@ void run_data_program(std::vector<std::string> arguments) {
   fail("data/prepare.py could not make the input (see the message above)");
 }
 
+// What failed for one trial is not tried again for the next.
+void run_data_program(const std::vector<std::string>& arguments) {
+  static std::map<std::vector<std::string>, std::string> failed;
+  const auto found = failed.find(arguments);
+  if (found != failed.end()) throw Error(found->second);
+  try {
+    start_data_program(arguments);
+  } catch (const Error& problem) {
+    failed[arguments] = problem.what();
+    throw;
+  }
+}
+
 fs::path prepare_model(const ModelSource& source) {
   if (!source.path.empty()) {
     if (!fs::exists(fs::path(source.path) / "config.json")) {
@@ -59,10 +73,9 @@ fs::path prepare_model(const ModelSource& source) {
     }
     return source.path;
   }
-  const fs::path directory = home().cache / "models" / source.name;
+  const fs::path directory = cache_folder("models") / source.name;
   if (fs::exists(directory / "config.json")) return directory;
   logger().info("model.name: making {} (first use: fetched and converted once)", source.name);
-  fs::create_directories(directory.parent_path());
   with_context("model.name", [&] {
     run_data_program({"model", source.name, "--out", directory.string()});
   });
@@ -76,19 +89,27 @@ std::uint64_t hash_file(const fs::path& file) {
   return hash_text(bytes);
 }
 
-// Made once per text and tokenizer; a text given by path is known by its name, size and time.
-fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
-  if (text.source == "tokens") {
-    if (!fs::exists(text.path)) fail("text.path: '{}' does not exist", text.path);
-    return text.path;
+// Before the model is made, which may take minutes.
+void check_text_path(const TextSource& text) {
+  if (text.source == "wikipedia") return;
+  const char* expected = text.source == "tokens" ? "a token file (HDF5)"
+                         : text.source == "file" ? "a UTF-8 file"
+                                                 : "the folder of WikiText-2 raw";
+  if (text.path.empty()) {
+    fail("text.path: found nothing, expected {} for text.source {}", expected, text.source);
   }
+  if (!fs::exists(text.path)) {
+    fail("text.path: '{}' does not exist, expected {}", text.path, expected);
+  }
+}
+
+// Made once per text and tokenizer; a text given by path is known by its name and time.
+fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
+  if (text.source == "tokens") return text.path;
   const fs::path tokenizer = model / "tokenizer.json";
   if (!fs::exists(tokenizer)) {
     fail("text.source: {} needs {}; with text.source=tokens a token file is read instead",
          text.source, tokenizer.string());
-  }
-  if (text.source != "wikipedia" && !fs::exists(text.path)) {
-    fail("text.path: '{}' does not exist; {} reads its text from there", text.path, text.source);
   }
   std::uint64_t key = hash_file(tokenizer);
   if (!text.path.empty()) {
@@ -96,10 +117,9 @@ fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
     const std::string name = fmt::format("{} {}", fs::absolute(text.path).string(), stamp);
     key = hash_bytes(name.data(), name.size(), key);
   }
-  const fs::path file = home().cache / "texts" / fmt::format("{}-{:016x}.h5", text.source, key);
+  const fs::path file = cache_folder("texts") / fmt::format("{}-{:016x}.h5", text.source, key);
   if (fs::exists(file)) return file;
   logger().info("text.source: tokenizing {} (once)", text.source);
-  fs::create_directories(file.parent_path());
   std::vector<std::string> arguments = {"text",  text.source,  "--tokenizer", tokenizer.string(),
                                         "--out", file.string()};
   if (!text.path.empty()) arguments.insert(arguments.end(), {"--path", text.path});
@@ -140,6 +160,11 @@ void check_tokens(const Config& config, const TokenFile& tokens, const ModelConf
          model.vocabulary);
   }
   if (config.measures_language()) evaluated_tokens(config, tokens);
+  const Index scored = std::ssize(tokens.split(config.evaluation.split));
+  if (config.evaluation.window_tokens > scored) {
+    fail("evaluation.window_tokens: found {}, expected at most the {} tokens of the {} split",
+         config.evaluation.window_tokens, scored, config.evaluation.split);
+  }
   const Index room = std::ssize(tokens.split("calibration"));
   if (config.calibration.window_tokens > room) {
     fail("calibration.window_tokens: found {}, expected at most the {} tokens of the split",
@@ -156,6 +181,16 @@ const Home& home() {
                 environment("RUQ_PYTHON", "python3")};
   }();
   return instance;
+}
+
+fs::path cache_folder(const std::string& name) {
+  const fs::path folder = home().cache / name;
+  std::error_code problem;
+  fs::create_directories(folder, problem);
+  if (problem) {
+    fail("RUQ_CACHE: found '{}', expected a folder that can be written to", home().cache.string());
+  }
+  return folder;
 }
 
 std::string model_name(const Config& config) {
@@ -183,6 +218,7 @@ Inputs prepare_inputs(const Config& config) {
     inputs.activations = config.activations.path;
   }
   if (!config.needs_model()) return inputs;
+  check_text_path(config.text);
   inputs.model = prepare_model(config.model);
   inputs.tokens = prepare_tokens(config.text, inputs.model);
   return inputs;
@@ -218,19 +254,27 @@ void check_trial(const Config& config, const Inputs& inputs) {
   if (!config.measures_language() && !config.measures_tensors()) {
     fail("nothing to do: evaluation.language and activations.measure are both false");
   }
-  ModelConfig model;
-  if (!inputs.model.empty()) {
-    model = read_model_config(inputs.model / "config.json");
-    check_tokens(config, load_tokens(inputs.tokens), model);
-  } else {
-    model = dump_once(inputs.activations).config;
+  if (config.quant.weight.rounds() && rounding_needs_hessian(config.quant.rounding)) {
+    fail(
+        "quant.rounding: '{}' needs the Hessian of every linear's inputs, which trials do not "
+        "gather "
+        "yet",
+        config.quant.rounding);
   }
-  for (const Index layer : config.activations.layers) {
-    if (layer >= model.layers) {
-      fail("activations.layers: found {}, expected 0 to {}", layer, model.layers - 1);
+  const auto check_shapes = [&](const ModelConfig& shapes) {
+    for (const Index layer : config.activations.layers) {
+      if (layer >= shapes.layers) {
+        fail("activations.layers: found {}, expected 0 to {}", layer, shapes.layers - 1);
+      }
     }
+    config.method->check(shapes, config.quant);
+  };
+  if (!inputs.model.empty()) {
+    const ModelConfig model = read_model_config(inputs.model / "config.json");
+    check_tokens(config, load_tokens(inputs.tokens), model);
+    check_shapes(model);
   }
-  config.method->check(model, config.quant);
+  if (!inputs.activations.empty()) check_shapes(dump_once(inputs.activations).config);
 }
 
 std::span<const std::int32_t> TokenFile::split(const std::string& name) const {

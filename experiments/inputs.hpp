@@ -26,6 +26,9 @@ struct Home {
 };
 const Home& home();
 
+/// A folder in the cache, made if it is not there. Error naming RUQ_CACHE if it cannot be.
+std::filesystem::path cache_folder(const std::string& name);
+
 /// Prepared inputs; empty paths are inputs that the configuration does not need.
 struct Inputs {
   std::filesystem::path model;        ///< Hugging Face directory

@@ -19,9 +19,17 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
+// Texts of these alone mean themselves in YAML, whatever their first letter.
+constexpr const char* kPlainLetters =
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./";
+
 std::string read_file(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
+}
+
+[[noreturn]] void refuse_folder(const fs::path& folder) {
+  fail("--out: found '{}', expected a folder that can be written to", folder.string());
 }
 
 std::string revision() {
@@ -31,9 +39,9 @@ std::string revision() {
 
 // Resolved options as YAML, one dotted key a line; runexp reads it again.
 std::string config_yaml(const Trial& trial) {
-  std::string text = "about: " + trial.label + "\ncheck: parse\n";
+  std::string text = fmt::format("about: {}\ncheck: parse\n", Json(trial.label).dump());
   for (const auto& [key, value] : trial.config->flat()) {
-    text += fmt::format("{}: {}\n", key, Json(value).dump());
+    text += fmt::format("{}: {}\n", key, yaml_text(value));
   }
   return text;
 }
@@ -43,7 +51,7 @@ Json results_json(const PlannedTrial& planned, const TrialResult& result) {
   Json json = {{"format", "ruquant-results"},  {"format_version", 1},
                {"trial", planned.id},          {"about", planned.trial.label},
                {"method", config.method_name}, {"widths", to_string(config.quant.widths())},
-               {"seed", config.seed}};
+               {"seed", config.seed},          {"random", config.method->is_random()}};
   for (const auto& [key, value] : config.flat()) json["config"][key] = value;
   json["axes"] = Json::object();
   for (const auto& [key, value] : planned.trial.axes) json["axes"][key] = value;
@@ -101,6 +109,13 @@ void write_results_h5(const fs::path& path, const Json& json, const TrialResult&
 
 }  // namespace
 
+std::string yaml_text(const std::string& value) {
+  const bool plain = !value.empty() &&
+                     value.find_first_not_of(kPlainLetters) == std::string::npos &&
+                     value != "null" && value != "Null" && value != "NULL";
+  return plain ? value : Json(value).dump();
+}
+
 void write_file(const fs::path& file, const std::string& text) {
   const fs::path beside = file.string() + fmt::format(".tmp-{}", getpid());
   {
@@ -133,22 +148,32 @@ PlannedTrial plan_trial(const Trial& trial) {
   return planned;
 }
 
-RunFolder::RunFolder(fs::path root, const Sweep& sweep) : root_(std::move(root)) {
+void make_folder(const fs::path& folder) {
   std::error_code problem;
-  fs::create_directories(root_, problem);
-  if (problem || access(root_.c_str(), W_OK) != 0) {
-    ruq::fail("--out: found '{}', expected a folder that can be written to", root_.string());
-  }
-  write_file(root_ / "sweep.yaml", sweep.text);
+  fs::create_directories(folder, problem);
+  if (problem || access(folder.c_str(), W_OK) != 0) refuse_folder(folder);
 }
 
-std::string RunFolder::status(const std::string& id) const {
-  std::string text = read_file(of(id) / "status");
+void check_writable(const fs::path& folder) {
+  std::error_code ignored;
+  fs::path above = fs::absolute(folder);
+  while (above.has_relative_path() && !fs::exists(above, ignored)) above = above.parent_path();
+  if (!fs::is_directory(above, ignored) || access(above.c_str(), W_OK) != 0) refuse_folder(folder);
+}
+
+std::string recorded_status(const fs::path& root, const std::string& id) {
+  std::string text = read_file(root / id / "status");
   while (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }
 
+RunFolder::RunFolder(fs::path root, const Sweep& sweep) : root_(std::move(root)) {
+  make_folder(root_);
+  write_file(root_ / "sweep.yaml", sweep.text);
+}
+
 void RunFolder::begin(const PlannedTrial& planned) const {
+  fs::remove_all(of(planned.id));
   fs::create_directories(of(planned.id));
   write_file(of(planned.id) / "config.yaml", config_yaml(planned.trial));
   write_file(of(planned.id) / "status", "running\n");
@@ -165,6 +190,7 @@ void RunFolder::finish(const PlannedTrial& planned, const TrialResult& result) c
 }
 
 void RunFolder::fail(const PlannedTrial& planned, const std::string& why) const {
+  fs::create_directories(of(planned.id));  // a worker may have died before it came to that
   std::string line = why;
   std::replace(line.begin(), line.end(), '\n', ' ');
   write_file(of(planned.id) / "status", fmt::format("failed: {}\n", line));

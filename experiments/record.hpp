@@ -23,6 +23,19 @@ namespace ruq {
 /// Raised when a fix of the executor or of a measure changes numbers.
 inline constexpr int kExecutorVersion = 1;
 
+/// What the folder of a trial says: "done", "running", "failed: ..." or "" when there is nothing
+/// yet.
+std::string recorded_status(const std::filesystem::path& root, const std::string& id);
+
+/// Makes a folder and those above it. Error if it cannot be made or written to.
+void make_folder(const std::filesystem::path& folder);
+
+/// Error if make_folder would fail, as far as that can be told without making anything.
+void check_writable(const std::filesystem::path& folder);
+
+/// A value as YAML that reads back as the same text.
+std::string yaml_text(const std::string& value);
+
 /// A trial with everything that identifies it.
 struct PlannedTrial {
   Trial trial;
@@ -36,14 +49,14 @@ PlannedTrial plan_trial(const Trial& trial);
 
 class RunFolder {
  public:
-  /// Makes the folder and writes sweep.yaml. Error if it cannot be written to.
+  /// Makes the folder and writes sweep.yaml.
   RunFolder(std::filesystem::path root, const Sweep& sweep);
 
   const std::filesystem::path& root() const { return root_; }
   std::filesystem::path of(const std::string& id) const { return root_ / id; }
 
-  /// "done", "running", "failed: ..." or "" when there is nothing yet.
-  std::string status(const std::string& id) const;
+  std::string status(const std::string& id) const { return recorded_status(root_, id); }
+  /// Empties the folder of a trial: what an interrupted run left there is gone.
   void begin(const PlannedTrial& planned) const;
   void finish(const PlannedTrial& planned, const TrialResult& result) const;
   void fail(const PlannedTrial& planned, const std::string& why) const;

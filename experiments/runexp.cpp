@@ -25,7 +25,8 @@ po::options_description options() {
   add("list", "print the numbered trials");
   add("print-config", "print the resolved options of the trials");
   add("trial", po::value<ruq::Index>(), "run or print this trial alone");
-  add("jobs", po::value<ruq::Index>()->default_value(1), "worker processes");
+  add("jobs", po::value<ruq::Index>()->default_value(0),
+      "worker processes (0: one a processor when there are several trials to do)");
   add("threads", po::value<ruq::Index>()->default_value(0),
       "threads of a job (0: all processors divided among the jobs)");
   add("force", "do again what is done");
@@ -47,6 +48,11 @@ int dispatch(const po::variables_map& map, ruq::Request request, std::vector<std
   }
   if (words.empty()) ruq::fail("CONFIG: found nothing, expected a YAML file; --help says more");
   request.config = words[0];
+  if (!std::filesystem::exists(request.config)) {
+    const std::string nearest = ruq::nearest_name(words[0], verbs);
+    ruq::fail("CONFIG: found '{}', expected a YAML file{}", words[0],
+              nearest.empty() ? "" : ", did you mean '" + nearest + "'?");
+  }
   request.overrides.assign(words.begin() + 1, words.end());
   if (map.contains("list")) return ruq::list(request);
   if (map.contains("print-config")) return ruq::print_config(request);
@@ -82,7 +88,7 @@ int start(int argc, char** argv) {
   request.force = map.contains("force");
   request.figures = !map.contains("no-figures");
   if (map.contains("trial")) request.trial = map["trial"].as<ruq::Index>();
-  if (request.jobs < 1) ruq::fail("--jobs: found {}, expected at least 1", request.jobs);
+  if (request.jobs < 0) ruq::fail("--jobs: found {}, expected at least 1", request.jobs);
   if (request.threads < 0) ruq::fail("--threads: found {}, expected at least 1", request.threads);
   const std::vector<std::string> words = map.contains("words")
                                              ? map["words"].as<std::vector<std::string>>()

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include "ruquant/eval/language.hpp"
 
@@ -114,6 +115,18 @@ struct Group {
   }
 };
 
+// "ruquant method.rotation=givens seed=2" → "ruquant rotation=givens".
+std::string label_without_seed(const std::string& about) {
+  std::istringstream words(about);
+  std::string label;
+  for (std::string word; words >> word;) {
+    if (word.starts_with("seed=") || word.starts_with("quant.widths=")) continue;
+    if (word.starts_with("method.")) word = word.substr(7);
+    label += (label.empty() ? "" : " ") + word;
+  }
+  return label;
+}
+
 std::vector<Group> groups_of(const std::vector<SummaryRow>& rows) {
   std::vector<Group> groups;
   std::map<std::string, std::size_t> known;
@@ -123,12 +136,7 @@ std::vector<Group> groups_of(const std::vector<SummaryRow>& rows) {
     config.erase("seed");
     const auto [found, fresh] = known.try_emplace(config.dump(), groups.size());
     if (fresh) {
-      std::string label = row.results["method"];
-      for (const auto& [key, value] : row.results["axes"].items()) {
-        if (key == "method" || key == "seed" || key == "quant.widths") continue;
-        const std::string name = key.starts_with("method.") ? key.substr(7) : key;
-        label += fmt::format(" {}={}", name, value.get<std::string>());
-      }
+      const std::string label = label_without_seed(row.results["about"]);
       groups.push_back({label, row.results["widths"], {}});
     }
     groups[found->second].rows.push_back(&row);

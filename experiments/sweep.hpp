@@ -11,19 +11,19 @@
 //       seed: [1, 2, 3]
 //
 // An option of a method (method.block_size) given for several methods applies to those that have
-// it; one that none of them has is an error. Trials that resolve to the same options are one trial:
-// an axis that a method does not have, or the seed of a method that draws nothing, does not
-// multiply.
+// it; one that none of them has is an error, unless the command line chose other methods. Trials
+// that resolve to the same options are one trial: an axis that a method does not have, or the seed
+// of a method that draws nothing, does not multiply.
 #pragma once
 
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "experiments/config.hpp"
+#include "experiments/document.hpp"
 
 namespace ruq {
 
@@ -31,21 +31,6 @@ struct Trial {
   std::shared_ptr<Config> config;
   std::vector<std::pair<std::string, std::string>> axes;  ///< swept keys and their values here
   std::string label;  ///< "ruquant quant.widths=W4A4-Q4K4V4 seed=2"
-};
-
-/// What `runexp verify` does beyond reading the file: a run with some options changed, and what it
-/// must give.
-struct Check {
-  struct Expectation {
-    std::vector<std::pair<std::string, std::string>> where;  ///< options a trial must have
-    std::string metric;
-    double value = 0;
-    double tolerance = 0;  ///< absolute
-  };
-  bool run = false;
-  std::optional<Index> trials;    ///< how many trials the file must give
-  std::vector<std::string> with;  ///< overrides "key=value" of the checking run
-  std::vector<Expectation> expect;
 };
 
 struct Sweep {

@@ -67,9 +67,7 @@ const SiteActivations& outlier_rich_site(const ActivationSet& set) {
 
 // The file in the cache folder for something that depends on exactly this text.
 fs::path cache_file(const std::string& kind, const std::string& key) {
-  const fs::path folder = home().cache / "shared";
-  fs::create_directories(folder);
-  return folder / fmt::format("{}-{:016x}.h5", kind, hash_text(key));
+  return cache_folder("shared") / fmt::format("{}-{:016x}.h5", kind, hash_text(key));
 }
 
 std::string ids_key(std::span<const std::int32_t> ids) {
@@ -220,7 +218,7 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
   const Matrix<float> found_logits = product_transposed<float>(found, folded.head_weight());
   const double change =
       static_cast<double>((found_logits - expected_logits).norm() / expected_logits.norm());
-  if (change > kUnchanged) {
+  if (!(change <= kUnchanged)) {  // NaN fails too
     fail(
         "the plan's transforms change the float logits by {:.3g} of their norm, expected at most "
         "{}",
@@ -308,7 +306,7 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
 TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Progress& progress) {
   Clock clock;
   TrialResult result;
-  if (config.needs_model()) impl_->load(inputs);
+  load(config, inputs);
   if (config.measures_language()) impl_->measure_language(config, progress, result);
   if (config.measures_tensors()) {
     progress("sites", 0.9);
@@ -320,16 +318,20 @@ TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Pro
   return result;
 }
 
-void Workbench::dump(const Config& config, const Inputs& inputs, const fs::path& file) {
+void Workbench::load(const Config& config, const Inputs& inputs) {
+  if (!config.needs_model()) return;
+  cache_folder("shared");
   impl_->load(inputs);
+}
+
+void Workbench::dump(const Config& config, const Inputs& inputs, const fs::path& file) {
+  load(config, inputs);
   save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}}), file);
 }
 
 void Workbench::prepare(const Config& config, const Inputs& inputs) {
-  if (config.needs_model()) {
-    impl_->load(inputs);
-    impl_->calibration(config);
-  }
+  load(config, inputs);
+  if (config.needs_model()) impl_->calibration(config);
   if (config.measures_language()) impl_->float_states(config);
   if (config.measures_tensors()) impl_->activation_set(config, inputs);
 }

@@ -50,6 +50,11 @@ class Workbench {
   /// activation is NaN or infinite (naming the site), or if the inputs do not fit.
   TrialResult run(const Config& config, const Inputs& inputs, const Progress& progress);
 
+  /// Reads the model and the tokens if the configuration needs them and they are not there yet.
+  /// Error naming file and tensor for what is missing, cut short, of another shape, NaN or
+  /// infinite.
+  void load(const Config& config, const Inputs& inputs);
+
   /// `runexp dump`: captures the activations that config.activations names and writes them.
   void dump(const Config& config, const Inputs& inputs, const std::filesystem::path& file);
 

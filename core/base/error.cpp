@@ -28,7 +28,8 @@ std::string nearest_name(std::string_view word, const std::vector<std::string>& 
   std::size_t best_distance = std::max<std::size_t>(3, word.size() / 2) + 1;
   for (const std::string& name : known) {
     const std::size_t distance = edit_distance(word, name);
-    if (distance < best_distance) {
+    // A name that shares no letter with the word is not near, however short both are.
+    if (distance < best_distance && distance < std::max(word.size(), name.size())) {
       best_distance = distance;
       best = name;
     }

@@ -42,9 +42,9 @@ std::string suggestion(std::string_view word, const std::vector<std::string>& kn
 }  // namespace ruq
 
 /// A broken invariant of the program itself (not of its input).
-#define RUQ_CHECK(condition, ...)                                                     \
-  do {                                                                                \
-    if (!(condition)) [[unlikely]]                                                    \
-      ::ruq::fail("internal check '{}' failed at {}:{}: {}", #condition, __FILE__,    \
-                  __LINE__, ::fmt::format(__VA_ARGS__));                              \
+#define RUQ_CHECK(condition, ...)                                                            \
+  do {                                                                                       \
+    if (!(condition)) [[unlikely]]                                                           \
+      ::ruq::fail("internal check '{}' failed at {}:{}: {}", #condition, __FILE__, __LINE__, \
+                  ::fmt::format(__VA_ARGS__));                                               \
   } while (false)

@@ -110,8 +110,11 @@ void Fields::add(std::string name, std::optional<double>& value, Range<double> r
   const auto print = [&value] { return value ? fmt::format("{}", *value) : std::string("none"); };
   fields_.push_back({std::move(name), kind, std::move(help), print(),
                      [&value, range, kind](const std::string& text) {
-                       value.reset();
-                       if (text != "none") value = parse_in_range<double>(text, range, kind);
+                       if (text == "none") {
+                         value.reset();
+                       } else {
+                         value = parse_in_range<double>(text, range, kind);
+                       }
                      },
                      print});
 }

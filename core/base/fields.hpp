@@ -24,9 +24,9 @@ struct Field {
   std::string name;
   std::string type;  ///< "integer", "number", "true or false", "text", "one of a|b", "list of ..."
   std::string help;
-  std::string initial;                                ///< the default, printed
-  std::function<void(const std::string& text)> set;   ///< throws Error: "found 'x', expected ..."
-  std::function<std::string()> get;                   ///< the value in the spelling that set() takes
+  std::string initial;                               ///< the default, printed
+  std::function<void(const std::string& text)> set;  ///< throws Error: "found 'x', expected ..."
+  std::function<std::string()> get;                  ///< the value in the spelling that set() takes
 };
 
 template <class T>

@@ -151,9 +151,7 @@ void parallel_for(Index count, const std::function<void(Index)>& body) {
 
 void parallel_rows(Index rows, Index grain, const std::function<void(Index, Index)>& body) {
   const Index tiles = (rows + grain - 1) / grain;
-  parallel_for(tiles, [&](Index tile) {
-    body(tile * grain, std::min(rows, (tile + 1) * grain));
-  });
+  parallel_for(tiles, [&](Index tile) { body(tile * grain, std::min(rows, (tile + 1) * grain)); });
 }
 
 template <class S>
@@ -205,14 +203,13 @@ std::string math_backend() {
 #endif
 }
 
-#define RUQ_INSTANTIATE(S)                                                                   \
-  template Matrix<S> product<S>(const ConstMatrixView<S>&, const ConstMatrixView<S>&);       \
-  template Matrix<S> product_transposed<S>(const ConstMatrixView<S>&,                        \
-                                           const ConstMatrixView<S>&);                       \
-  template void product_into<S>(const ConstMatrixView<S>&, const ConstMatrixView<S>&,        \
-                                MatrixView<S>);                                              \
-  template void product_transposed_into<S>(const ConstMatrixView<S>&,                        \
-                                           const ConstMatrixView<S>&, MatrixView<S>);
+#define RUQ_INSTANTIATE(S)                                                                        \
+  template Matrix<S> product<S>(const ConstMatrixView<S>&, const ConstMatrixView<S>&);            \
+  template Matrix<S> product_transposed<S>(const ConstMatrixView<S>&, const ConstMatrixView<S>&); \
+  template void product_into<S>(const ConstMatrixView<S>&, const ConstMatrixView<S>&,             \
+                                MatrixView<S>);                                                   \
+  template void product_transposed_into<S>(const ConstMatrixView<S>&, const ConstMatrixView<S>&,  \
+                                           MatrixView<S>);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)
 #undef RUQ_INSTANTIATE

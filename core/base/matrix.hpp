@@ -59,7 +59,8 @@ template <class S>
 void product_transposed_into(const ConstMatrixView<S>& a, const ConstMatrixView<S>& b,
                              MatrixView<S> c);
 
-/// "onednn 2.6.3 / AVX512..." or "eigen 3.4.0 / AVX2": what computes float products. Named in results.
+/// "onednn 2.6.3 / AVX512..." or "eigen 3.4.0 / AVX2": what computes float products. Named in
+/// results.
 std::string math_backend();
 
 }  // namespace ruq

@@ -44,7 +44,8 @@ std::uint64_t Stream::next_below(std::uint64_t bound) {
   while (true) {
     __extension__ using Wide = unsigned __int128;
     const Wide wide = static_cast<Wide>(next()) * bound;
-    if (static_cast<std::uint64_t>(wide) >= threshold) return static_cast<std::uint64_t>(wide >> 64);
+    if (static_cast<std::uint64_t>(wide) >= threshold)
+      return static_cast<std::uint64_t>(wide >> 64);
   }
 }
 

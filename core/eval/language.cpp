@@ -2,78 +2,105 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <utility>
 
 #include "ruquant/base/error.hpp"
 
 namespace ruq {
 namespace {
 
-constexpr Index kPositions = 128;  // positions whose logits are held at once, by each thread
-constexpr Index kChunk = 2048;     // vocabulary entries summed in S before double takes over
+constexpr Index kPositions = 512;  // positions that share one pass over the vocabulary
+constexpr Index kChunk = 2048;     // vocabulary entries at a time; sums within one run in S
 
-// What one position says: log Σ exp(logits) and the most likely token.
+// Σ exp(logits) seen so far, as sum·exp(largest), with the most likely token.
 struct Normalizer {
-  double log_sum = 0;
+  double largest = -std::numeric_limits<double>::infinity();
+  double sum = 0;
   Index top = 0;
+
+  double log_sum() const { return largest + std::log(sum); }
+
+  // Takes in a chunk whose largest logit is `peak` at `index` and whose Σ exp(logit − peak) is
+  // `total`; returns the factors by which what was seen and what is new are scaled.
+  std::pair<double, double> merge(double peak, Index index, double total) {
+    const double next = std::max(largest, peak);
+    const double old_factor = std::exp(largest - next);
+    const double new_factor = std::exp(peak - next);
+    if (peak > largest) top = index;
+    largest = next;
+    sum = sum * old_factor + total * new_factor;
+    return {old_factor, new_factor};
+  }
 };
-
-template <class S>
-Normalizer normalizer(const Eigen::Ref<const RowVector<S>>& logits) {
-  Normalizer result;
-  const S largest = logits.maxCoeff(&result.top);
-  double sum = 0;
-  for (Index begin = 0; begin < logits.size(); begin += kChunk) {
-    const Index count = std::min(kChunk, logits.size() - begin);
-    sum += static_cast<double>((logits.segment(begin, count).array() - largest).exp().sum());
-  }
-  result.log_sum = static_cast<double>(largest) + std::log(sum);
-  return result;
-}
-
-// KL(p ‖ q) of the softmaxes of two rows of logits: Σ p·(a − b) − log Σexp(a) + log Σexp(b).
-template <class S>
-double divergence(const Eigen::Ref<const RowVector<S>>& a, const Normalizer& of_a,
-                  const Eigen::Ref<const RowVector<S>>& b, const Normalizer& of_b) {
-  const S shift = static_cast<S>(of_a.log_sum);
-  double sum = 0;
-  for (Index begin = 0; begin < a.size(); begin += kChunk) {
-    const Index count = std::min(kChunk, a.size() - begin);
-    const auto x = a.segment(begin, count).array();
-    sum += static_cast<double>(((x - shift).exp() * (x - b.segment(begin, count).array())).sum());
-  }
-  return std::max(0.0, sum - of_a.log_sum + of_b.log_sum);
-}
-
-template <class S>
-Matrix<S> logits_of(const Hidden<S>& model, Index begin, Index count) {
-  Matrix<S> logits(count, model.head.rows());
-  product_transposed_into<S>(model.states.middleRows(begin, count), model.head, logits);
-  return logits;
-}
 
 struct PositionScore {
   double nll = 0, reference_nll = 0, kl = 0, agreement = 0;
 };
+
+// The vocabulary passes by in chunks, so that the logits of many positions never exist at once.
+struct PositionState {
+  Normalizer mine, theirs;
+  double my_next = 0, their_next = 0;  // logits of the token that came
+  double weighted = 0;  // Σ exp(a − theirs.largest)·(a − b), a of the float model
+
+  PositionScore score(bool compared) const {
+    PositionScore result{.nll = mine.log_sum() - my_next};
+    if (!compared) return result;
+    result.reference_nll = theirs.log_sum() - their_next;
+    // KL(p ‖ q) = Σ p·(a − b) − log Σexp(a) + log Σexp(b)
+    result.kl = std::max(0.0, weighted / theirs.sum - theirs.log_sum() + mine.log_sum());
+    result.agreement = mine.top == theirs.top ? 1 : 0;
+    return result;
+  }
+};
+
+template <class S>
+Matrix<S> logits_of(const Hidden<S>& model, Index begin, Index count, Index first, Index width) {
+  Matrix<S> logits(count, width);
+  product_transposed_into<S>(model.states.middleRows(begin, count),
+                             model.head.middleRows(first, width), logits);
+  return logits;
+}
+
+// exp(row − peak) in `weights`, its sum merged into `normalizer`.
+template <class S, class Row>
+std::pair<double, double> take_chunk(const Row& row, Index first, Normalizer& normalizer,
+                                     RowVector<S>& weights) {
+  Index index = 0;
+  const S peak = row.maxCoeff(&index);
+  weights = (row.array() - peak).exp();
+  return normalizer.merge(static_cast<double>(peak), first + index,
+                          static_cast<double>(weights.sum()));
+}
 
 // Scores of the positions [begin, begin + count) whose next tokens are known.
 template <class S>
 void score_positions(const Hidden<S>& model, const Hidden<S>* reference,
                      std::span<const std::int32_t> ids, Index begin, std::span<PositionScore> out) {
   const Index count = std::ssize(out);
-  const Matrix<S> logits = logits_of(model, begin, count);
-  const Matrix<S> expected =
-      reference != nullptr ? logits_of(*reference, begin, count) : Matrix<S>();
-  for (Index i = 0; i < count; ++i) {
-    PositionScore& score = out[static_cast<std::size_t>(i)];
-    const Normalizer mine = normalizer<S>(logits.row(i));
-    const Index next = ids[static_cast<std::size_t>(begin + i + 1)];
-    score.nll = mine.log_sum - static_cast<double>(logits(i, next));
-    if (reference == nullptr) continue;
-    const Normalizer theirs = normalizer<S>(expected.row(i));
-    score.reference_nll = theirs.log_sum - static_cast<double>(expected(i, next));
-    score.kl = divergence<S>(expected.row(i), theirs, logits.row(i), mine);
-    score.agreement = mine.top == theirs.top ? 1 : 0;
+  std::vector<PositionState> states(out.size());
+  RowVector<S> weights;
+  for (Index first = 0; first < model.head.rows(); first += kChunk) {
+    const Index width = std::min(kChunk, model.head.rows() - first);
+    const Matrix<S> mine = logits_of(model, begin, count, first, width);
+    const Matrix<S> theirs =
+        reference != nullptr ? logits_of(*reference, begin, count, first, width) : Matrix<S>();
+    for (Index i = 0; i < count; ++i) {
+      PositionState& state = states[static_cast<std::size_t>(i)];
+      const Index next = ids[static_cast<std::size_t>(begin + i + 1)] - first;
+      const bool here = next >= 0 && next < width;
+      take_chunk<S>(mine.row(i), first, state.mine, weights);
+      if (here) state.my_next = static_cast<double>(mine(i, next));
+      if (reference == nullptr) continue;
+      const auto [old_factor, new_factor] =
+          take_chunk<S>(theirs.row(i), first, state.theirs, weights);
+      const S weighted = (weights.array() * (theirs.row(i) - mine.row(i)).array()).sum();
+      state.weighted = state.weighted * old_factor + static_cast<double>(weighted) * new_factor;
+      if (here) state.their_next = static_cast<double>(theirs(i, next));
+    }
   }
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = states[i].score(reference != nullptr);
 }
 
 template <class S>

@@ -25,7 +25,8 @@ class TensorWriter {
   TensorWriter(const TensorWriter&) = delete;
   TensorWriter& operator=(const TensorWriter&) = delete;
 
-  /// Writes a dataset; groups on the way ("a/b/c") are made. Types: float, double, int32_t, int64_t.
+  /// Writes a dataset; groups on the way ("a/b/c") are made. Types: float, double, int32_t,
+  /// int64_t.
   template <class T>
   void write(const std::string& name, const T* data, const Shape& shape);
   template <class S>
@@ -60,8 +61,8 @@ class TensorReader {
   TensorReader& operator=(TensorReader&&) noexcept;
 
   const std::filesystem::path& path() const;
-  bool has(const std::string& name) const;                      ///< group or dataset
-  Shape shape(const std::string& name) const;                   ///< Error if no such dataset
+  bool has(const std::string& name) const;                            ///< group or dataset
+  Shape shape(const std::string& name) const;                         ///< Error if no such dataset
   std::vector<std::string> children(const std::string& group) const;  ///< sorted by name
 
   /// A whole 2-D dataset, [rows, cols], its numbers converted to S. Error if missing, not numeric

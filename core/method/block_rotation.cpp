@@ -4,7 +4,6 @@
 
 #include "ruquant/base/error.hpp"
 
-
 namespace ruq {
 namespace {
 
@@ -39,8 +38,7 @@ BlockDiagonal<double> map_blocks(Matrix<S>& tensor, const BlockLayout& layout, b
     const Index begin = first_block * layout.block;
     Matrix<S> samples = pooled_blocks(tensor, begin, count, layout.block_width(first_block));
     step.maps.push_back({build(samples), {}});
-    step.which.insert(step.which.end(), static_cast<std::size_t>(count),
-                      std::ssize(step.maps) - 1);
+    step.which.insert(step.which.end(), static_cast<std::size_t>(count), std::ssize(step.maps) - 1);
     put_back(samples, begin, count, tensor);
   };
   if (share && layout.full_blocks() > 0) {

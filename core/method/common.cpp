@@ -45,21 +45,19 @@ Vector<double> shared_over_group(const Vector<double>& scale, const ModelConfig&
 void bind(Fields& fields, SmoothingOptions& options, const std::string& prefix) {
   fields.add(prefix + "smoothing", options.alpha, {.min = 0, .max = 1},
              "alpha of SmoothQuant's scales, or none");
-  fields.add_choice(prefix + "smoothing_grouped", options.grouped, {"online", "shared"},
-                    "attn_out under grouped-query heads: divide at run time (as the official codes) "
-                    "or one scale a group, folded into v_proj");
+  fields.add_choice(
+      prefix + "smoothing_grouped", options.grouped, {"online", "shared"},
+      "attn_out under grouped-query heads: divide at run time (as the official codes) "
+      "or one scale a group, folded into v_proj");
 }
 
 template <class S>
 Vector<double> smoothing_scale(const Vector<double>& activation_maxima, const Matrix<S>& weight,
                                double alpha) {
   const Vector<double> a = activation_maxima.cwiseMax(kSmallestMaximum);
-  const Vector<double> w = weight.cwiseAbs()
-                               .colwise()
-                               .maxCoeff()
-                               .transpose()
-                               .template cast<double>()
-                               .cwiseMax(kSmallestMaximum);
+  const Vector<double> w =
+      weight.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>().cwiseMax(
+          kSmallestMaximum);
   return (a.array().pow(alpha) / w.array().pow(1 - alpha)).max(kSmallestScale).matrix();
 }
 
@@ -94,6 +92,17 @@ void rotate_queries_and_keys(const ModelConfig& config, Index limit, Plan& plan)
     return;
   }
   for (LayerPlan& layer : plan.layers) layer.query_key.append(HadamardStep{order});
+}
+
+void bind(Fields& fields, QueryKeyOptions& options) {
+  fields.add_choice("queries_keys", options.rotation, {"none", "hadamard"},
+                    "rotation of every head of queries and keys; the official RUQuant and DuQuant "
+                    "codes have it in every run");
+}
+
+void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& options,
+                             Plan& plan) {
+  if (options.rotation == "hadamard") rotate_queries_and_keys(config, config.head_width, plan);
 }
 
 Matrix<double> haar_orthogonal(Index n, Draws& draws) {
@@ -131,6 +140,12 @@ void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
       with_context(fmt::format("quant.activation, {}", to_string(input_site(linear))),
                    [&] { return group_width(quant.activation, width); });
     }
+  }
+  for (const auto& [name, spec] :
+       {std::pair("quant.queries", &quant.queries), std::pair("quant.keys", &quant.keys),
+        std::pair("quant.values", &quant.values)}) {
+    if (!spec->rounds()) continue;
+    with_context(name, [&] { return group_width(*spec, config.head_width); });
   }
 }
 

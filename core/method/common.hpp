@@ -10,12 +10,13 @@
 namespace ruq {
 
 /// SmoothQuant's per-channel scales (arXiv 2211.10438; specification §1.5): with a_j the largest
-/// |activation| and w_j the largest |weight| of channel j, s_j = a_j^α / w_j^{1−α}, floored at 0.01,
-/// x_j ← x_j / s_j. Only the weight of q_proj (attn_in) and up_proj (mlp_in) counts.
+/// |activation| and w_j the largest |weight| of channel j, s_j = a_j^α / w_j^{1−α}, floored at
+/// 0.01, x_j ← x_j / s_j. Only the weight of q_proj (attn_in) and up_proj (mlp_in) counts.
 struct SmoothingOptions {
   std::optional<double> alpha;
-  /// attn_out under grouped-query attention: `online` divides at run time, as the RUQuant and DuQuant
-  /// codes do; `shared` takes one scale for all query heads of a group and folds it into v_proj.
+  /// attn_out under grouped-query attention: `online` divides at run time, as the RUQuant and
+  /// DuQuant codes do; `shared` takes one scale for all query heads of a group and folds it into
+  /// v_proj.
   std::string grouped = "online";
 };
 void bind(Fields& fields, SmoothingOptions& options, const std::string& prefix = "");
@@ -29,9 +30,18 @@ Vector<double> smoothing_scale(const Vector<double>& activation_maxima, const Ma
 template <class S>
 void smooth(CalibrationSession<S>& session, const SmoothingOptions& options, Plan& plan);
 
-/// Every head of queries and keys gets the Hadamard rotation of the largest power of two that divides
-/// the head width and is at most `limit`.
+/// Every head of queries and keys gets the Hadamard rotation of the largest power of two that
+/// divides the head width and is at most `limit`.
 void rotate_queries_and_keys(const ModelConfig& config, Index limit, Plan& plan);
+
+/// The same as an option of methods that are published without it: "none" or "hadamard". The
+/// official RUQuant and DuQuant codes rotate queries and keys in every run, their own baselines
+/// included.
+struct QueryKeyOptions {
+  std::string rotation = "none";
+};
+void bind(Fields& fields, QueryKeyOptions& options);
+void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& options, Plan& plan);
 
 /// A Haar-distributed orthogonal matrix: QR of a Gaussian, signs fixed.
 Matrix<double> haar_orthogonal(Index n, Draws& draws);

@@ -12,6 +12,7 @@ std::unique_ptr<Method> make_smoothquant();
 std::unique_ptr<Method> make_hadamard();
 std::unique_ptr<Method> make_householder();
 std::unique_ptr<Method> make_givens();
+std::unique_ptr<Method> make_singlequant();
 std::unique_ptr<Method> make_quarot();
 std::unique_ptr<Method> make_duquant();
 std::unique_ptr<Method> make_ruquant();

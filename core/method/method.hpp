@@ -31,8 +31,8 @@ class Method {
 
 struct MethodInfo {
   std::string name;
-  std::string about;      ///< one line with the source
-  int result_version = 1; ///< raised when a fix changes the numbers of a plan
+  std::string about;       ///< one line with the source
+  int result_version = 1;  ///< raised when a fix changes the numbers of a plan
 };
 
 /// All methods, in the order of the tables.

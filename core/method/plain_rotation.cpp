@@ -1,6 +1,6 @@
-// One rotation a site and nothing else, for comparison: `hadamard`, a randomized Hadamard matrix over
-// the whole width, and `householder` / `givens`, one block map of reflections or of plane rotations
-// alone. Calibration, smoothing and the rotation of queries and keys are as in RUQuant.
+// One rotation a site and nothing else, for comparison: `hadamard`, a randomized Hadamard matrix
+// over the whole width, and `householder` / `givens`, one block map of reflections or of plane
+// rotations alone. Calibration, smoothing and the rotation of queries and keys are as in RUQuant.
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/method/common.hpp"
@@ -23,9 +23,10 @@ class FullHadamard final : public MethodBase<FullHadamard> {
     rotate_queries_and_keys(config, config.head_width, plan);
     for (const Site& site : session.sites()) {
       Stream draws = stream.child(to_string(site));
-      Transform<double>& online = plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
-      online = online.then(randomized_hadamard(config.site_width(site.kind), draws,
-                                               to_string(site.kind), plan));
+      Transform<double>& online =
+          plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
+      online = online.then(
+          randomized_hadamard(config.site_width(site.kind), draws, to_string(site.kind), plan));
     }
     return plan;
   }

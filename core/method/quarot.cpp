@@ -1,7 +1,7 @@
 // QuaRot (arXiv 2404.00456; specification §2.2): a randomized Hadamard basis of the residual stream
-// (R1 = D·Ĥ_h, folded), Ĥ_e on every value head (folded) with Ĥ_{n_q} across heads online, Ĥ_f online
-// before down_proj, Ĥ_e online on queries and keys after RoPE. Norm gains are fused into the weights.
-// The code's mean-centring of the embedding is left out: it changes an RMSNorm model.
+// (R1 = D·Ĥ_h, folded), Ĥ_e on every value head (folded) with Ĥ_{n_q} across heads online, Ĥ_f
+// online before down_proj, Ĥ_e online on queries and keys after RoPE. Norm gains are fused into the
+// weights. The code's mean-centring of the embedding is left out: it changes an RMSNorm model.
 //
 // With smoothing the scales sit between norm and rotation, so R1 cannot be folded any more: it runs
 // online at attn_in and mlp_in, the same R1 in every layer, and the plan says so.

@@ -17,12 +17,19 @@ const std::vector<Entry>& entries() {
       {{"rtn", "round to nearest, no transform", 1}, make_rtn},
       {{"smoothquant", "per-channel scales (arXiv 2211.10438)", 1}, make_smoothquant},
       {{"hadamard", "randomized Hadamard over the whole width of every site", 1}, make_hadamard},
-      {{"householder", "one block map of reflections towards uniform targets", 1}, make_householder},
+      {{"householder", "one block map of reflections towards uniform targets", 1},
+       make_householder},
       {{"givens", "one block map of plane rotations towards uniform targets", 1}, make_givens},
       {{"quarot", "Hadamard basis of the residual stream (arXiv 2404.00456)", 1}, make_quarot},
+      {{"singlequant", "closed-form Givens rotations, alignment and uniformity (arXiv 2511.22316)",
+        1},
+       make_singlequant},
       {{"duquant", "searched block rotations and zigzag (arXiv 2406.01721)", 1}, make_duquant},
-      {{"ruquant", "block maps towards uniform targets, zigzag, global reflection "
-                   "(arXiv 2604.04013)", 1}, make_ruquant},
+      {{"ruquant",
+        "block maps towards uniform targets, zigzag, global reflection "
+        "(arXiv 2604.04013)",
+        1},
+       make_ruquant},
   };
   return all;
 }

@@ -23,8 +23,8 @@ BlockMapOptions map_options(const RuquantOptions& options) {
           .target = options.target == "u01" ? TargetRange::u01 : TargetRange::u11};
 }
 
-// The `hadamard` variant of a block map: random signs, then the Hadamard matrix of the block (of the
-// largest power of two that divides it where none of its order exists).
+// The `hadamard` variant of a block map: random signs, then the Hadamard matrix of the block (of
+// the largest power of two that divides it where none of its order exists).
 template <class S>
 Matrix<double> hadamard_map(Matrix<S>& samples, Draws& draws) {
   const Index width = samples.cols();
@@ -120,6 +120,15 @@ SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession
     online.cast<S>().apply(y);  // smoothing that could not be folded comes first
     const SiteRotation<S> rotation = ruquant_site(y, options, draws(site));
     online = online.then(rotation.transform);
+    if (!rotation.trace.peaks.empty()) {  // nothing keeps the best step (Q5), so tell how it went
+      const auto [least, most] =
+          std::minmax_element(rotation.trace.peaks.begin(), rotation.trace.peaks.end());
+      logger().debug(
+          "{}: largest |entry| {:.4g} after the first step, {:.4g} after the last, "
+          "between {:.4g} and {:.4g}",
+          to_string(site), rotation.trace.peaks.front(), rotation.trace.peaks.back(), *least,
+          *most);
+    }
     Vector<double> direction = rotation.direction;
     if (options.global_reflection == "optimized") {
       direction = optimized_direction(direction, y, options, session, plan, site);
@@ -141,7 +150,8 @@ void Ruquant::bind(Fields& fields) {
   ruq::bind(fields, options_.smoothing);
   fields.add("block_size", options_.block_size, {.min = 1}, "B: channels of one block");
   fields.add("ragged", options_.ragged, "allow a narrower last block");
-  fields.add_choice("rotation", options_.rotation, {"composite", "householder", "givens", "hadamard"},
+  fields.add_choice("rotation", options_.rotation,
+                    {"composite", "householder", "givens", "hadamard"},
                     "what a block map is made of");
   fields.add("steps", options_.steps, {.min = 0, .max = 4096}, "K: steps of a block map");
   fields.add("givens_per_step", options_.givens_per_step, {.min = 0, .max = 64},

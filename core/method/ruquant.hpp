@@ -15,18 +15,18 @@ namespace ruq {
 struct RuquantOptions {
   std::string preset = "official";
   SmoothingOptions smoothing{.alpha = 0.6, .grouped = "online"};
-  Index block_size = 128;                        ///< B
-  bool ragged = true;                            ///< allow a narrower last block
-  std::string rotation = "composite";            ///< composite, householder, givens, hadamard
-  Index steps = 16;                              ///< K
-  Index givens_per_step = 3;                     ///< λ
-  std::string givens = "code";                   ///< Q1: code, mapped
-  std::string target = "u01";                    ///< Q2: u01, u11
-  std::string pick = "maxabs";                   ///< Q3: the sample that is mapped
-  BlockRotationOptions blocks;                   ///< T, zigzag, Q4
-  std::string global_reflection = "init";        ///< Q6: none, init, optimized
-  std::string calibration = "mean";              ///< Q7: mean, samples, float
-  double omega_floor = 0.01;                     ///< Q10: on the start of the optimized reflection
+  Index block_size = 128;                  ///< B
+  bool ragged = true;                      ///< allow a narrower last block
+  std::string rotation = "composite";      ///< composite, householder, givens, hadamard
+  Index steps = 16;                        ///< K
+  Index givens_per_step = 3;               ///< λ
+  std::string givens = "code";             ///< Q1: code, mapped
+  std::string target = "u01";              ///< Q2: u01, u11
+  std::string pick = "maxabs";             ///< Q3: the sample that is mapped
+  BlockRotationOptions blocks;             ///< T, zigzag, Q4
+  std::string global_reflection = "init";  ///< Q6: none, init, optimized
+  std::string calibration = "mean";        ///< Q7: mean, samples, float
+  double omega_floor = 0.01;               ///< Q10: on the start of the optimized reflection
   Index reflection_iterations = 30;
   Index reflection_tokens = 256;
 };
@@ -34,9 +34,9 @@ struct RuquantOptions {
 /// Options of one site's rotation, checked and resolved.
 template <class S>
 struct SiteRotation {
-  Transform<double> transform;    ///< block maps and permutations
-  Vector<double> direction;       ///< ω of the global reflection; empty without one
-  BlockMapTrace trace;            ///< of all maps, in order
+  Transform<double> transform;  ///< block maps and permutations
+  Vector<double> direction;     ///< ω of the global reflection; empty without one
+  BlockMapTrace trace;          ///< of all maps, in order
 };
 
 /// Stage 1 on one tensor, which becomes tensor·transform (without the reflection). Draw order per
@@ -55,8 +55,7 @@ SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession
 /// The whole plan: smoothing, queries and keys, then the walk. `name` labels it.
 template <class S>
 Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
-                  CalibrationSession<S>& session, const QuantSettings& quant,
-                  const Stream& stream);
+                  CalibrationSession<S>& session, const QuantSettings& quant, const Stream& stream);
 
 class Ruquant final : public MethodBase<Ruquant> {
  public:

@@ -106,8 +106,9 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
                                   std::span<const std::int32_t> test, Index window_tokens,
                                   const CaptureOptions& options, const std::string& model_name) {
   if (options.stream == CalibrationStream::samples_prefix) {
-    fail("activations.stream: samples_prefix depends on a plan; expected float_samples or "
-         "mean_prefix");
+    fail(
+        "activations.stream: samples_prefix depends on a plan; expected float_samples or "
+        "mean_prefix");
   }
   for (const Site& site : options.sites) {
     if (find_site(to_string(site), model.config)) continue;
@@ -119,7 +120,9 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
          window_tokens);
   }
   ActivationSet set{options.stream == CalibrationStream::float_samples ? "float_samples" : "mean",
-                    model_name, model.config, {}};
+                    model_name,
+                    model.config,
+                    {}};
   const auto wanted = [&](const Site& site) {
     return std::find(options.sites.begin(), options.sites.end(), site) != options.sites.end();
   };
@@ -140,8 +143,9 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
     if (wanted(site)) rows[to_string(site)].push_back(tensor);
   };
   for (Index w = 0; w < windows; ++w) {
-    final_hidden(model, test.subspan(static_cast<std::size_t>(w * window_tokens),
-                                     static_cast<std::size_t>(window_tokens)),
+    final_hidden(model,
+                 test.subspan(static_cast<std::size_t>(w * window_tokens),
+                              static_cast<std::size_t>(window_tokens)),
                  window_tokens, keep);
   }
 
@@ -188,15 +192,14 @@ ActivationSet load_activations(const std::filesystem::path& path) {
   if (!file.has_attribute("", "format") ||
       file.text_attribute("", "format") != "ruquant-activations" ||
       file.integer_attribute("", "format_version") != kFormatVersion) {
-    fail("{}: expected a dump of activations, format ruquant-activations version {}",
-         path.string(), kFormatVersion);
+    fail("{}: expected a dump of activations, format ruquant-activations version {}", path.string(),
+         kFormatVersion);
   }
   ActivationSet set;
   set.stream = file.text_attribute("", "stream");
   set.model = file.text_attribute("", "model");
-  for_each_shape(set.config, [&](const char* name, Index& value) {
-    value = file.integer_attribute("", name);
-  });
+  for_each_shape(set.config,
+                 [&](const char* name, Index& value) { value = file.integer_attribute("", name); });
   for (const std::string& group : file.children("")) {
     set.sites.push_back(load_site(file, group, set.config));
   }
@@ -210,8 +213,8 @@ ActivationSet load_activations(const std::filesystem::path& path) {
 DumpSession::DumpSession(const ActivationSet& set)
     : set_(set), maxima_(static_cast<std::size_t>(set.config.layers)) {
   for (const SiteActivations& site : set.sites) {
-    maxima_.at(static_cast<std::size_t>(site.site.layer))
-        [static_cast<std::size_t>(site.site.kind)] = site.maxima;
+    maxima_.at(static_cast<std::size_t>(
+        site.site.layer))[static_cast<std::size_t>(site.site.kind)] = site.maxima;
   }
 }
 
@@ -238,7 +241,8 @@ const Vector<float>& DumpSession::norm_gain(Index layer, SiteKind kind) const {
 
 void DumpSession::walk(CalibrationStream, Plan& plan, const SiteVisitor<float>& visit) {
   for (const SiteActivations& site : set_.sites) {
-    // The visitor sees what a model would show it: the tensor with everything but `online` behind it.
+    // The visitor sees what a model would show it: the tensor with everything but `online` behind
+    // it.
     Plan before = plan;
     before.layers[static_cast<std::size_t>(site.site.layer)][site.site.kind].online = {};
     Matrix<float> tensor = site.calibration;

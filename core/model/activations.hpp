@@ -1,8 +1,9 @@
 // Activations of chosen sites in one HDF5 file, and calibration on such a file alone.
 //
 // Layout (format "ruquant-activations", version 1): root attributes format, format_version, stream
-// (float_samples, or mean: the mean sequence through the float network), model (its name), and the shape of the
-// model (layers, width, mlp_width, heads, kv_heads, head_width); a group a site, "layers.3.mlp_out":
+// (float_samples, or mean: the mean sequence through the float network), model (its name), and the
+// shape of the model (layers, width, mlp_width, heads, kv_heads, head_width); a group a site,
+// "layers.3.mlp_out":
 //   calibration  float32 [tokens, channels]   what calibrates a transform
 //   test         float32 [tokens, channels]   other tokens, what the transform is judged on
 //   maxima       float64 [channels]           largest |activation| over the calibration windows

@@ -40,8 +40,10 @@ ModelSession<S>::ModelSession(const Model<S>& model, std::span<const std::int32_
                               const CalibrationOptions& options)
     : model_(model), tokens_(tokens), options_(options) {
   if (std::ssize(tokens) < options.window_tokens) {
-    fail("calibration.window_tokens: found {}, expected at most the {} tokens of the calibration "
-         "range", options.window_tokens, tokens.size());
+    fail(
+        "calibration.window_tokens: found {}, expected at most the {} tokens of the calibration "
+        "range",
+        options.window_tokens, tokens.size());
   }
 }
 
@@ -92,8 +94,8 @@ const ChannelMaxima& ModelSession<S>::channel_maxima() {
   const SiteHook<S> track = [&](const Site& site, Matrix<S>& tensor) {
     if (!is_linear_site(site.kind)) return;
     auto& seen = maxima[static_cast<std::size_t>(site.layer)][static_cast<std::size_t>(site.kind)];
-    seen = seen.cwiseMax(
-        tensor.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>());
+    seen =
+        seen.cwiseMax(tensor.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>());
   };
   const auto ids = window_ids(options_.windows, "maxima");
   for (Index w = 0; w < options_.windows; ++w) {
@@ -126,14 +128,14 @@ void ModelSession<S>::walk(CalibrationStream stream, Plan& plan, const SiteVisit
   plan.residual.template cast<S>().apply(x);
   const bool quantized = stream != CalibrationStream::float_samples;
   for (Index l = 0; l < model_.config.layers; ++l) {
-    walk_layer(model_.config, model_.layers[static_cast<std::size_t>(l)], l,
-               options_.window_tokens, quantized, plan, visit, x);
+    walk_layer(model_.config, model_.layers[static_cast<std::size_t>(l)], l, options_.window_tokens,
+               quantized, plan, visit, x);
   }
 }
 
-#define RUQ_INSTANTIATE(S)                                                                   \
-  template void walk_layer(const ModelConfig&, LayerWeights<S>, Index, Index, bool, Plan&,   \
-                           const SiteVisitor<S>&, Matrix<S>&);                               \
+#define RUQ_INSTANTIATE(S)                                                                 \
+  template void walk_layer(const ModelConfig&, LayerWeights<S>, Index, Index, bool, Plan&, \
+                           const SiteVisitor<S>&, Matrix<S>&);                             \
   template class ModelSession<S>;
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

@@ -35,7 +35,8 @@ class CalibrationSession {
  public:
   virtual ~CalibrationSession() = default;
   virtual const ModelConfig& config() const = 0;
-  /// The sites that exist here, in order of execution: all linear sites of a model, or those dumped.
+  /// The sites that exist here, in order of execution: all linear sites of a model, or those
+  /// dumped.
   virtual std::vector<Site> sites() const = 0;
   /// The weight of a linear [out, in], before any transform.
   virtual const Matrix<S>& weight(Index layer, Linear linear) const = 0;
@@ -48,10 +49,10 @@ class CalibrationSession {
 
 /// How a model is calibrated. Windows are cut at random from the calibration range.
 struct CalibrationOptions {
-  Index windows = 16;         ///< S: sequences for channel maxima and for the sample streams
-  Index mean_windows = 128;   ///< sequences averaged into the mean sequence
+  Index windows = 16;        ///< S: sequences for channel maxima and for the sample streams
+  Index mean_windows = 128;  ///< sequences averaged into the mean sequence
   Index window_tokens = 512;
-  Index seed = 0;             ///< of the window positions, at least 0
+  Index seed = 0;  ///< of the window positions, at least 0
 };
 
 /// Calibration on a loaded model; statistics are computed on first use and kept.
@@ -82,9 +83,9 @@ class ModelSession final : public CalibrationSession<S> {
   ChannelMaxima maxima_;
 };
 
-/// The walk itself, for tests and for sessions: runs block after block over `x` [windows·length, h];
-/// at every linear site calls `visit`, installs the site's weights and lets the quantized tensor go
-/// on. With `quantized` false the tensors stay float.
+/// The walk itself, for tests and for sessions: runs block after block over `x` [windows·length,
+/// h]; at every linear site calls `visit`, installs the site's weights and lets the quantized
+/// tensor go on. With `quantized` false the tensors stay float.
 template <class S>
 void walk_layer(const ModelConfig& config, LayerWeights<S> weights, Index layer, Index length,
                 bool quantized, Plan& plan, const SiteVisitor<S>& visit, Matrix<S>& x);

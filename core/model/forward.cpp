@@ -56,25 +56,6 @@ Vector<double> rope_frequencies(const ModelConfig& config) {
   return frequencies;
 }
 
-template <class S>
-struct RopeTable {
-  Matrix<S> cosine, sine;  // [length, e/2]
-};
-
-template <class S>
-RopeTable<S> rope_table(const ModelConfig& config, Index length) {
-  const Vector<double> frequencies = rope_frequencies(config);
-  RopeTable<S> table{Matrix<S>(length, frequencies.size()), Matrix<S>(length, frequencies.size())};
-  for (Index t = 0; t < length; ++t) {
-    for (Index i = 0; i < frequencies.size(); ++i) {
-      const double angle = static_cast<double>(t) * frequencies(i);
-      table.cosine(t, i) = static_cast<S>(std::cos(angle));
-      table.sine(t, i) = static_cast<S>(std::sin(angle));
-    }
-  }
-  return table;
-}
-
 // Normalises every head by its own RMS (Qwen3), then rotates the plane (i, i + e/2) of every head
 // by the angle of the token's position.
 template <class S>
@@ -160,6 +141,20 @@ void gate(const Matrix<S>& gates, Matrix<S>& up) {
 }  // namespace
 
 template <class S>
+RopeTable<S> rope_table(const ModelConfig& config, Index length) {
+  const Vector<double> frequencies = rope_frequencies(config);
+  RopeTable<S> table{Matrix<S>(length, frequencies.size()), Matrix<S>(length, frequencies.size())};
+  for (Index t = 0; t < length; ++t) {
+    for (Index i = 0; i < frequencies.size(); ++i) {
+      const double angle = static_cast<double>(t) * frequencies(i);
+      table.cosine(t, i) = static_cast<S>(std::cos(angle));
+      table.sine(t, i) = static_cast<S>(std::sin(angle));
+    }
+  }
+  return table;
+}
+
+template <class S>
 Matrix<S> embed(const Model<S>& model, std::span<const std::int32_t> ids) {
   Matrix<S> x(std::ssize(ids), model.embedding.cols());
   for (Index t = 0; t < x.rows(); ++t) {
@@ -230,6 +225,7 @@ Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids,
 #define RUQ_INSTANTIATE(S)                                                               \
   template Matrix<S> embed(const Model<S>&, std::span<const std::int32_t>);              \
   template Matrix<S> rms_norm(const Matrix<S>&, const Vector<S>&, double);               \
+  template RopeTable<S> rope_table(const ModelConfig&, Index);                           \
   template void block_forward(const ModelConfig&, const LayerWeights<S>&, Index, Index,  \
                               const SiteHook<S>&, Matrix<S>&);                           \
   template Matrix<S> final_hidden(const Model<S>&, std::span<const std::int32_t>, Index, \

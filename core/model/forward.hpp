@@ -21,7 +21,8 @@ namespace ruq {
 /// called before the linears that the site feeds are read, so a hook that owns the layer's weights
 /// may also install them (calibration does). Tensors: attn_in, mlp_in [n,h]; attn_out, queries
 /// [n, heads·e]; keys, values [n, kv_heads·e]; mlp_out [n,f]; n = windows·length. Queries and keys
-/// are given after RoPE. Order in a block: attn_in, queries, keys, values, attn_out, mlp_in, mlp_out.
+/// are given after RoPE. Order in a block: attn_in, queries, keys, values, attn_out, mlp_in,
+/// mlp_out.
 template <class S>
 using SiteHook = std::function<void(const Site& site, Matrix<S>& tensor)>;
 
@@ -44,5 +45,14 @@ Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids,
 /// RMSNorm: x_i / sqrt(mean(x²) + ε) · gain, row by row.
 template <class S>
 Matrix<S> rms_norm(const Matrix<S>& x, const Vector<S>& gain, double epsilon);
+
+/// Cosine and sine of the angle by which a position turns each plane (i, i + e/2) of a head;
+/// both [length, e/2].
+template <class S>
+struct RopeTable {
+  Matrix<S> cosine, sine;
+};
+template <class S>
+RopeTable<S> rope_table(const ModelConfig& config, Index length);
 
 }  // namespace ruq

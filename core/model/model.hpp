@@ -28,21 +28,21 @@ struct RopeScaling {
 struct ModelConfig {
   std::string model_type;
   Index layers = 0;
-  Index width = 0;         ///< h, the residual stream
-  Index mlp_width = 0;     ///< f
-  Index heads = 0;         ///< query heads
+  Index width = 0;      ///< h, the residual stream
+  Index mlp_width = 0;  ///< f
+  Index heads = 0;      ///< query heads
   Index kv_heads = 0;
-  Index head_width = 0;    ///< e; heads·head_width need not equal width
+  Index head_width = 0;  ///< e; heads·head_width need not equal width
   Index vocabulary = 0;
-  Index context = 0;       ///< max_position_embeddings
+  Index context = 0;  ///< max_position_embeddings
   double norm_epsilon = 1e-5;
   double rope_base = 10000;
   RopeScaling rope_scaling;
   bool tied_embeddings = false;
-  bool attention_bias = false;   ///< q, k, v
-  bool output_bias = false;      ///< o
+  bool attention_bias = false;  ///< q, k, v
+  bool output_bias = false;     ///< o
   bool mlp_bias = false;
-  bool qk_norm = false;          ///< RMSNorm over each head of q and k, before RoPE
+  bool qk_norm = false;  ///< RMSNorm over each head of q and k, before RoPE
 
   Index query_width() const { return heads * head_width; }
   Index kv_width() const { return kv_heads * head_width; }

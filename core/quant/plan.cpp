@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::int64_t kFormatVersion = 1;
 
-// --- transforms in a file: one group a step, named by its position, with attribute "kind" ---------
+// --- transforms in a file: one group a step, named by its position, with attribute "kind"
+// ---------
 
 void write_map(TensorWriter& file, const std::string& name, const SquareMap<double>& square) {
   file.write(name + "/map", square.map);
@@ -107,7 +108,8 @@ Transform<double> read_transform(const TensorReader& file, const std::string& gr
   return transform;
 }
 
-// --- quantizers -------------------------------------------------------------------------------------
+// --- quantizers
+// -------------------------------------------------------------------------------------
 
 template <class Settings, class Visit>
 void for_each_operand(Settings& quant, const Visit& visit) {
@@ -258,7 +260,8 @@ std::string describe(const Plan& plan) {
     }
     text += fmt::format("layers.{}.query_key {}\n", l, plan.layers[l].query_key.describe());
   }
-  for (const std::string& fallback : plan.fallbacks) text += fmt::format("fallback: {}\n", fallback);
+  for (const std::string& fallback : plan.fallbacks)
+    text += fmt::format("fallback: {}\n", fallback);
   return text;
 }
 

@@ -5,9 +5,9 @@
 //   residual            basis of the residual stream: R1 of QuaRot; folded into every weight that
 //                       reads or writes the stream. Needs norm gains of one, see SitePlan::folded.
 //   sites[s].folded     absorbed by the producer of the tensor at s. At attn_in and mlp_in a Scale,
-//                       absorbed by the norm's gain; at mlp_out a Scale, absorbed by up_proj's rows;
-//                       at attn_out a head-local map of the value space [kv_heads·e], absorbed by
-//                       v_proj's rows. "Fusing the norm" is the scale 1/γ.
+//                       absorbed by the norm's gain; at mlp_out a Scale, absorbed by up_proj's
+//                       rows; at attn_out a head-local map of the value space [kv_heads·e],
+//                       absorbed by v_proj's rows. "Fusing the norm" is the scale 1/γ.
 //   sites[s].online     applied to activations at run time, after `folded` and `residual`.
 //   query_key           applied to every head of q and, dually, of k after RoPE.
 // The linears fed by s get the dual of folded·(residual at attn_in, mlp_in)·online.
@@ -62,7 +62,8 @@ struct Plan {
   QuantSettings quant;
   Transform<double> residual;
   std::vector<LayerPlan> layers;
-  std::vector<std::string> fallbacks;  ///< what could not be done as the paper says, and what was done
+  std::vector<std::string>
+      fallbacks;  ///< what could not be done as the paper says, and what was done
 
   /// An empty plan for a model of this many layers.
   static Plan identity(std::string method, Index layers, const QuantSettings& quant);

@@ -16,8 +16,7 @@ constexpr Index kSearchSteps = 80;  // of 100: the range shrinks to 0.21 at most
 constexpr double kSearchNorm = 2.4;
 
 const std::vector<std::string>& rule_names() {
-  static const std::vector<std::string> names = {"omniquant", "quarot_activation",
-                                                 "quarot_weight"};
+  static const std::vector<std::string> names = {"omniquant", "quarot_activation", "quarot_weight"};
   return names;
 }
 
@@ -167,8 +166,7 @@ Grid<S> fit_grid(const Matrix<S>& x, const QuantSpec& spec, const RowClips<S>* c
       const S low = clips != nullptr ? clips->low(r) : ratio;
       const S high = clips != nullptr ? clips->high(r) : ratio;
       for (Index g = 0; g < grid.scale.cols(); ++g) {
-        const auto step =
-            fit_step<S>(x.row(r).segment(g * width, width).array(), spec, low, high);
+        const auto step = fit_step<S>(x.row(r).segment(g * width, width).array(), spec, low, high);
         grid.scale(r, g) = step.scale;
         grid.zero(r, g) = step.zero;
       }
@@ -233,11 +231,11 @@ void fake_quantize(Matrix<S>& x, const QuantSpec& spec) {
   });
 }
 
-#define RUQ_INSTANTIATE(S)                                                                    \
-  template Grid<S> fit_grid(const Matrix<S>&, const QuantSpec&, const RowClips<S>*);          \
-  template Codes encode(const Matrix<S>&, const Grid<S>&);                                    \
-  template Matrix<S> decode(const Codes&, const Grid<S>&);                                    \
-  template void round_to_grid(Matrix<S>&, const Grid<S>&);                                    \
+#define RUQ_INSTANTIATE(S)                                                           \
+  template Grid<S> fit_grid(const Matrix<S>&, const QuantSpec&, const RowClips<S>*); \
+  template Codes encode(const Matrix<S>&, const Grid<S>&);                           \
+  template Matrix<S> decode(const Codes&, const Grid<S>&);                           \
+  template void round_to_grid(Matrix<S>&, const Grid<S>&);                           \
   template void fake_quantize(Matrix<S>&, const QuantSpec&);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

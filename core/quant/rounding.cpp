@@ -2,49 +2,167 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/quant/hessian.hpp"
+#include "ruquant/quant/row_levels.hpp"
 
 namespace ruq {
 namespace {
 
+constexpr double kFloatBits = 16;
+constexpr double kPositionBits = 32;
+
+// Codes of `bits` and some parameters a group.
+StoredBits stored_bits(const QuantSpec& spec, Index cols, Index parameters) {
+  const double width = static_cast<double>(group_width(spec, cols));
+  return {.codes = static_cast<double>(spec.bits),
+          .grid = kFloatBits * static_cast<double>(parameters) / width};
+}
+
+// A step for every group, and a zero point if it is not the same for all.
+StoredBits uniform_bits(const QuantSpec& spec, Index cols) {
+  return stored_bits(spec, cols, spec.symmetric ? 1 : 2);
+}
+
+double binary_entropy(double share) {
+  if (share <= 0 || share >= 1) return 0;
+  return -share * std::log2(share) - (1 - share) * std::log2(1 - share);
+}
+
 template <class S>
-Matrix<S> round_to_nearest(Matrix<S> weight, const QuantSpec& spec) {
-  round_to_grid(weight, fit_grid(weight, spec));
-  return weight;
+double total_loss(const GptqResult<S>& sweep) {
+  return sweep.losses.template cast<double>().sum();
+}
+
+template <class S>
+HessianFactor factor(const RoundingInputs<S>& in) {
+  return factor_hessian(*in.hessian, in.options.gptq.damping, in.options.gptq.act_order);
+}
+
+template <class S>
+RoundedWeight<S> round_to_nearest(const RoundingInputs<S>& in) {
+  RoundedWeight<S> rounded{in.weight, uniform_bits(in.spec, in.weight.cols()), {}};
+  round_to_grid(rounded.weight, fit_grid(in.weight, in.spec));
+  return rounded;
+}
+
+template <class S>
+RoundedWeight<S> round_by_gptq(const RoundingInputs<S>& in) {
+  GptqResult<S> sweep = gptq(in.weight, in.spec, factor(in), in.options.gptq);
+  const double loss = total_loss(sweep);
+  return {std::move(sweep.weight), uniform_bits(in.spec, in.weight.cols()), {{"loss", loss}}};
+}
+
+template <class S>
+RoundedWeight<S> round_by_septq(const RoundingInputs<S>& in) {
+  SeptqResult<S> result = septq(in.weight, in.spec, factor(in), in.options.gptq, in.options.septq);
+  const double share = static_cast<double>(result.kept) / static_cast<double>(in.weight.size());
+  StoredBits bits = uniform_bits(in.spec, in.weight.cols());
+  bits.kept = share * kFloatBits;
+  bits.positions = share * kPositionBits;
+  return {std::move(result.sweep.weight),
+          bits,
+          {{"loss", total_loss(result.sweep)},
+           {"kept_share", share},
+           {"mask_entropy_bits", binary_entropy(share)}}};
+}
+
+template <class S>
+RoundedWeight<S> round_by_binary_coding(const RoundingInputs<S>& in) {
+  const BinaryCode<S> code = binary_coding(in.weight, in.spec, in.options.bcq);
+  const Index parameters = in.spec.bits + (in.options.bcq.fit_shift ? 1 : 0);
+  return {code.decode(in.weight.cols()), stored_bits(in.spec, in.weight.cols(), parameters), {}};
+}
+
+template <class S>
+RoundedWeight<S> round_by_lloyd_max(const RoundingInputs<S>& in) {
+  return {round_to_best_levels(in.weight, in.spec),
+          stored_bits(in.spec, in.weight.cols(), Index{1} << in.spec.bits),
+          {}};
+}
+
+template <class S>
+RoundedWeight<S> round_by_unified_start(const RoundingInputs<S>& in) {
+  const auto parameters = unified_start(in.weight, in.spec, in.options.uniquanf);
+  Codes codes;
+  map_codes(in.weight, parameters, in.options.uniquanf, 0, codes);
+  return {to_binary_code(parameters, codes).decode(in.weight.cols()),
+          stored_bits(in.spec, in.weight.cols(), in.spec.bits + 1),
+          {}};
 }
 
 template <class S>
 struct Entry {
   const char* name;
-  RoundWeight<S> round;
+  bool needs_hessian;
+  RoundedWeight<S> (*round)(const RoundingInputs<S>&);
 };
 
 template <class S>
-constexpr std::array kRoundings = {Entry<S>{"rtn", round_to_nearest<S>}};
-
-}  // namespace
-
-std::vector<std::string> rounding_names() {
-  std::vector<std::string> names;
-  for (const auto& entry : kRoundings<float>) names.emplace_back(entry.name);
-  return names;
-}
+constexpr std::array kRoundings = {
+    Entry<S>{"rtn", false, round_to_nearest<S>},
+    Entry<S>{"gptq", true, round_by_gptq<S>},
+    Entry<S>{"septq", true, round_by_septq<S>},
+    Entry<S>{"bcq", false, round_by_binary_coding<S>},
+    Entry<S>{"lloyd_max", false, round_by_lloyd_max<S>},
+    Entry<S>{"uniquanf_init", false, round_by_unified_start<S>},
+};
 
 template <class S>
-Matrix<S> round_weight(const std::string& name, Matrix<S> weight, const QuantSpec& spec) {
+const Entry<S>& entry(const std::string& name) {
   const auto& entries = kRoundings<S>;
   const auto found = std::find_if(entries.begin(), entries.end(),
-                                  [&](const auto& entry) { return entry.name == name; });
+                                  [&](const auto& known) { return known.name == name; });
   if (found == entries.end()) {
     fail("unknown weight rounding '{}'{}", name, suggestion(name, rounding_names()));
   }
-  if (!spec.rounds()) return weight;
-  return found->round(std::move(weight), spec);
+  return *found;
 }
 
-template Matrix<float> round_weight(const std::string&, Matrix<float>, const QuantSpec&);
-template Matrix<double> round_weight(const std::string&, Matrix<double>, const QuantSpec&);
+}  // namespace
+
+void bind(Fields& fields, RoundingOptions& options, const std::string& prefix) {
+  // Qualified: a std::string among the arguments would make std::bind the better match.
+  ruq::bind(fields, options.gptq, prefix + "gptq.");
+  ruq::bind(fields, options.septq, prefix + "septq.");
+  ruq::bind(fields, options.bcq, prefix + "bcq.");
+  ruq::bind(fields, options.uniquanf, prefix + "uniquanf.");
+}
+
+std::vector<std::string> rounding_names() {
+  std::vector<std::string> names;
+  for (const auto& known : kRoundings<float>) names.emplace_back(known.name);
+  return names;
+}
+
+bool rounding_needs_hessian(const std::string& name) { return entry<float>(name).needs_hessian; }
+
+template <class S>
+RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& inputs) {
+  const Entry<S>& rounding = entry<S>(name);
+  if (!inputs.spec.rounds()) {
+    return {inputs.weight, {.codes = static_cast<double>(inputs.spec.bits)}, {}};
+  }
+  if (rounding.needs_hessian && inputs.hessian == nullptr) {
+    fail("weight rounding '{}' needs the Hessian of the layer's inputs, and none was given", name);
+  }
+  return rounding.round(inputs);
+}
+
+template <class S>
+Matrix<S> round_weight(const std::string& name, const Matrix<S>& weight, const QuantSpec& spec) {
+  const RoundingOptions options;
+  return round_weight<S>(name, {weight, spec, nullptr, options}).weight;
+}
+
+#define RUQ_INSTANTIATE(S)                                                              \
+  template RoundedWeight<S> round_weight(const std::string&, const RoundingInputs<S>&); \
+  template Matrix<S> round_weight(const std::string&, const Matrix<S>&, const QuantSpec&);
+RUQ_INSTANTIATE(float)
+RUQ_INSTANTIATE(double)
+#undef RUQ_INSTANTIATE
 
 }  // namespace ruq

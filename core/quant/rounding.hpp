@@ -1,23 +1,79 @@
-// Weight rounding: a registry of its own, independent of the rotations it is combined with.
+// Weight rounding: a registry of its own. A rounding takes the weight of one linear in the basis in
+// which it is stored and gives it back as it will act, so it composes with every rotation. Some
+// need the Hessian of the layer's inputs in that same basis.
+//
+//   rtn            round to nearest; with QuantSpec::search on the range-searched grid
+//   gptq           column sweep with error feedback (gptq.hpp)
+//   septq          the same with a share of the weights kept in floating point (septq.hpp)
+//   bcq            plain alternating binary coding (binary_coding.hpp)
+//   lloyd_max      the best 2^k levels of each row or group (row_levels.hpp)
+//   uniquanf_init  UniQuanF's unified start, before any learning (uniquanf.hpp)
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
+#include "ruquant/base/fields.hpp"
 #include "ruquant/base/matrix.hpp"
+#include "ruquant/quant/binary_coding.hpp"
+#include "ruquant/quant/gptq.hpp"
 #include "ruquant/quant/quantizer.hpp"
+#include "ruquant/quant/septq.hpp"
+#include "ruquant/quant/uniquanf.hpp"
 
 namespace ruq {
 
-/// Rounds a weight [out, in] onto the grid that `spec` asks for; same shape back.
-template <class S>
-using RoundWeight = Matrix<S> (*)(Matrix<S> weight, const QuantSpec& spec);
+struct RoundingOptions {
+  GptqOptions gptq;  ///< also the sweep of septq
+  SeptqOptions septq;
+  BinaryCodingOptions bcq;
+  UniquanfOptions uniquanf;
+  friend bool operator==(const RoundingOptions&, const RoundingOptions&) = default;
+};
 
-/// The names known: "rtn" (round to nearest).
+/// Fields "<prefix>gptq.damping" and so on. Call it as ruq::bind: with a std::string for a prefix an
+/// unqualified call finds std::bind instead, which does nothing.
+void bind(Fields& fields, RoundingOptions& options, const std::string& prefix = "");
+
+template <class S>
+struct RoundingInputs {
+  const Matrix<S>& weight;  ///< [out, in]
+  const QuantSpec& spec;
+  const Matrix<double>* hessian = nullptr;  ///< [in, in] (hessian.hpp), where the rounding needs it
+  const RoundingOptions& options;
+};
+
+/// What storing a weight takes, in bits per weight: codes; steps, zero points, factors or levels
+/// (16 bits each); values kept in floating point (16 bits) and where they stand (32 bits: row and
+/// column).
+struct StoredBits {
+  double codes = 0, grid = 0, kept = 0, positions = 0;
+  double total() const { return codes + grid + kept + positions; }
+};
+
+template <class S>
+struct RoundedWeight {
+  Matrix<S> weight;  ///< [out, in], dequantized
+  StoredBits bits;
+  /// "loss": Σ½e² of a sweep; "kept_share": of weights kept in floating point; "mask_entropy_bits":
+  /// what positions cost at least, in bits per weight.
+  std::map<std::string, double> details;
+
+  double effective_bits() const { return bits.total(); }
+};
+
 std::vector<std::string> rounding_names();
+/// Error with the nearest name if unknown.
+bool rounding_needs_hessian(const std::string& name);
 
-/// Rounds by the named method; identity at 16 bits. Error with the nearest name if unknown.
+/// Rounds by the named method; the weight itself at 16 bits and above. Error if the method is
+/// unknown, needs a Hessian that is not there, or does not take these bits or groups.
 template <class S>
-Matrix<S> round_weight(const std::string& name, Matrix<S> weight, const QuantSpec& spec);
+RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& inputs);
+
+/// The same without a Hessian and with the default options; the weight alone comes back.
+template <class S>
+Matrix<S> round_weight(const std::string& name, const Matrix<S>& weight, const QuantSpec& spec);
 
 }  // namespace ruq

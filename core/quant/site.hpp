@@ -11,12 +11,12 @@
 namespace ruq {
 
 enum class SiteKind { attn_in, attn_out, mlp_in, mlp_out, queries, keys, values };
-inline constexpr std::array kLinearSites = {SiteKind::attn_in, SiteKind::attn_out,
-                                            SiteKind::mlp_in, SiteKind::mlp_out};
+inline constexpr std::array kLinearSites = {SiteKind::attn_in, SiteKind::attn_out, SiteKind::mlp_in,
+                                            SiteKind::mlp_out};
 
 enum class Linear { q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj };
-inline constexpr std::array kLinears = {Linear::q_proj,    Linear::k_proj,  Linear::v_proj,
-                                        Linear::o_proj,    Linear::gate_proj, Linear::up_proj,
+inline constexpr std::array kLinears = {Linear::q_proj,   Linear::k_proj,    Linear::v_proj,
+                                        Linear::o_proj,   Linear::gate_proj, Linear::up_proj,
                                         Linear::down_proj};
 
 struct Site {
@@ -25,9 +25,9 @@ struct Site {
   friend bool operator==(const Site&, const Site&) = default;
 };
 
-std::string to_string(SiteKind kind);   ///< "attn_in"
+std::string to_string(SiteKind kind);         ///< "attn_in"
 SiteKind site_kind(const std::string& name);  ///< Error with the nearest name
-std::string to_string(Linear linear);   ///< "q_proj"
+std::string to_string(Linear linear);         ///< "q_proj"
 std::string to_string(const Site& site);      ///< "layers.3.attn_in"
 
 /// The linears fed by a site: attn_in → q, k, v; attn_out → o; mlp_in → gate, up; mlp_out → down.

@@ -9,8 +9,8 @@
 namespace ruq {
 namespace {
 
-constexpr Index kGrain = 512;        // rows of one parallel range
-constexpr double kNoStep = 1e-10;    // ‖ω‖² below this: the sample already is its target
+constexpr Index kGrain = 512;      // rows of one parallel range
+constexpr double kNoStep = 1e-10;  // ‖ω‖² below this: the sample already is its target
 
 struct Peak {
   double value = -1;
@@ -74,9 +74,8 @@ PairRotations draw_rotations(const RowVector<double>& extreme, const BlockMapOpt
   for (Index i = 0; i + 1 < extreme.size(); i += 2) {
     const double x0 = extreme(rotations.order[static_cast<std::size_t>(i)]);
     const double x1 = extreme(rotations.order[static_cast<std::size_t>(i + 1)]);
-    const double scale = std::hypot(u(i), u(i + 1)) > 0
-                             ? std::hypot(x0, x1) / std::hypot(u(i), u(i + 1))
-                             : 0;
+    const double scale =
+        std::hypot(u(i), u(i + 1)) > 0 ? std::hypot(x0, x1) / std::hypot(u(i), u(i + 1)) : 0;
     PlaneRotation rotation = plane_rotation(x0, x1, scale * u(i), scale * u(i + 1));
     if (options.givens == GivensDirection::mapped) rotation.sine = -rotation.sine;
     rotations.pairs.push_back(rotation);
@@ -113,7 +112,8 @@ Matrix<double> build_block_map(Matrix<S>& samples, const BlockMapOptions& option
       if (squared < kNoStep) continue;
       const RowVector<S> direction = omega.transpose().template cast<S>();
       const S factor = static_cast<S>(2 / squared);
-      peak = sweep(samples, [&](auto row, auto&) { row -= factor * row.dot(direction) * direction; });
+      peak =
+          sweep(samples, [&](auto row, auto&) { row -= factor * row.dot(direction) * direction; });
       map.noalias() -= (2 / squared) * (map * omega) * omega.transpose();
     }
     for (Index i = 0; i < options.givens_per_step; ++i) {

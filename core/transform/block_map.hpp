@@ -1,11 +1,11 @@
-// RUQuant stage 1: the orthogonal B×B map of a site's blocks, a composite of Householder reflections
-// and Givens rotations towards uniformly sampled targets (arXiv 2604.04013; get_R of the official
-// code, specification §1.6), and the global Householder reflection (§1.7.4).
+// RUQuant stage 1: the orthogonal B×B map of a site's blocks, a composite of Householder
+// reflections and Givens rotations towards uniformly sampled targets (arXiv 2604.04013; get_R of
+// the official code, specification §1.6), and the global Householder reflection (§1.7.4).
 //
-// Samples are the rows of a [N, B] matrix: every block of every token. Each of K steps takes the row
-// x that holds the largest |entry|, draws a target t ~ U[0,1)^B of the same norm, and reflects by
-// ω = x − t, which sends x exactly to t. Then λ times: a random permutation of the channels, and a
-// rotation of each adjacent pair of channels by the angle that takes that pair of the extreme row
+// Samples are the rows of a [N, B] matrix: every block of every token. Each of K steps takes the
+// row x that holds the largest |entry|, draws a target t ~ U[0,1)^B of the same norm, and reflects
+// by ω = x − t, which sends x exactly to t. Then λ times: a random permutation of the channels, and
+// a rotation of each adjacent pair of channels by the angle that takes that pair of the extreme row
 // to a drawn target of the same norm.
 //
 // The map is chaotic in its input (§1.13): two correct programs agree in FP64 only for small K·λ.
@@ -27,9 +27,9 @@ enum class GivensDirection { code, mapped };
 enum class TargetRange { u01, u11 };
 
 struct BlockMapOptions {
-  Index steps = 16;             ///< K
-  Index givens_per_step = 3;    ///< λ
-  bool reflections = true;      ///< false leaves the Givens rotations alone
+  Index steps = 16;           ///< K
+  Index givens_per_step = 3;  ///< λ
+  bool reflections = true;    ///< false leaves the Givens rotations alone
   GivensDirection givens = GivensDirection::code;
   TargetRange target = TargetRange::u01;
 };

@@ -17,8 +17,10 @@ BlockLayout block_layout(Index width, Index block, bool ragged) {
     while (width % below != 0) --below;
     Index above = block;
     while (width % above != 0) ++above;
-    fail("block_size: {} does not divide the width {} and ragged blocks are off; nearest that do: "
-         "{} and {}", block, width, below, above);
+    fail(
+        "block_size: {} does not divide the width {} and ragged blocks are off; nearest that do: "
+        "{} and {}",
+        block, width, below, above);
   }
   return {width, block};
 }

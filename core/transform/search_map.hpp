@@ -23,9 +23,9 @@ struct SearchMapOptions {
 };
 
 struct SearchMapTrace {
-  std::vector<Index> swap_rows;     ///< row of the extreme entry before each step, and after the last
+  std::vector<Index> swap_rows;  ///< row of the extreme entry before each step, and after the last
   std::vector<Index> swap_indices;
-  std::vector<double> peaks;        ///< score of each prefix, N + 1 values
+  std::vector<double> peaks;  ///< score of each prefix, N + 1 values
   Index prefix_length = 0;
 };
 

@@ -176,19 +176,17 @@ SquareMap<S> dual_map(const SquareMap<S>& square) {
 template <class S>
 Step<S> dual_step(const Step<S>& step) {
   return std::visit(
-      Overloaded{[](const Scale<S>& s) -> Step<S> {
-                   return Scale<S>{s.factor.cwiseInverse()};
-                 },
-                 [](const BlockDiagonal<S>& b) -> Step<S> {
-                   BlockDiagonal<S> dual = b;
-                   for (SquareMap<S>& map : dual.maps) map = dual_map(map);
-                   return dual;
-                 },
-                 [](const Kronecker<S>& k) -> Step<S> {
-                   return Kronecker<S>{dual_map(k.left), dual_map(k.right), k.left_width,
-                                       k.right_width};
-                 },
-                 [](const auto& s) -> Step<S> { return s; }},
+      Overloaded{
+          [](const Scale<S>& s) -> Step<S> { return Scale<S>{s.factor.cwiseInverse()}; },
+          [](const BlockDiagonal<S>& b) -> Step<S> {
+            BlockDiagonal<S> dual = b;
+            for (SquareMap<S>& map : dual.maps) map = dual_map(map);
+            return dual;
+          },
+          [](const Kronecker<S>& k) -> Step<S> {
+            return Kronecker<S>{dual_map(k.left), dual_map(k.right), k.left_width, k.right_width};
+          },
+          [](const auto& s) -> Step<S> { return s; }},
       step);
 }
 
@@ -200,23 +198,20 @@ SquareMap<U> cast_map(const SquareMap<S>& square) {
 template <class U, class S>
 Step<U> cast_step(const Step<S>& step) {
   return std::visit(
-      Overloaded{[](const Permutation& p) -> Step<U> { return p; },
-                 [](const HadamardStep& h) -> Step<U> { return h; },
-                 [](const Reflection<S>& r) -> Step<U> {
-                   return Reflection<U>{r.v.template cast<U>()};
-                 },
-                 [](const Scale<S>& s) -> Step<U> {
-                   return Scale<U>{s.factor.template cast<U>()};
-                 },
-                 [](const BlockDiagonal<S>& b) -> Step<U> {
-                   BlockDiagonal<U> result{{}, b.which};
-                   for (const auto& map : b.maps) result.maps.push_back(cast_map<U>(map));
-                   return result;
-                 },
-                 [](const Kronecker<S>& k) -> Step<U> {
-                   return Kronecker<U>{cast_map<U>(k.left), cast_map<U>(k.right), k.left_width,
-                                       k.right_width};
-                 }},
+      Overloaded{
+          [](const Permutation& p) -> Step<U> { return p; },
+          [](const HadamardStep& h) -> Step<U> { return h; },
+          [](const Reflection<S>& r) -> Step<U> { return Reflection<U>{r.v.template cast<U>()}; },
+          [](const Scale<S>& s) -> Step<U> { return Scale<U>{s.factor.template cast<U>()}; },
+          [](const BlockDiagonal<S>& b) -> Step<U> {
+            BlockDiagonal<U> result{{}, b.which};
+            for (const auto& map : b.maps) result.maps.push_back(cast_map<U>(map));
+            return result;
+          },
+          [](const Kronecker<S>& k) -> Step<U> {
+            return Kronecker<U>{cast_map<U>(k.left), cast_map<U>(k.right), k.left_width,
+                                k.right_width};
+          }},
       step);
 }
 
@@ -250,7 +245,8 @@ void Transform<S>::append(Step<S> step) {
   } else {
     const Index width = *exact_width(step);
     if (width_ == 0) width_ = width;
-    if (width != width_) fail("a step of width {} does not fit a transform of width {}", width, width_);
+    if (width != width_)
+      fail("a step of width {} does not fit a transform of width {}", width, width_);
   }
   steps_.push_back(std::move(step));
 }

@@ -27,8 +27,8 @@ struct Reflection {
   Vector<S> v;
 };
 
-/// Normalised Hadamard on consecutive runs of `order` channels: each run x ↦ x·(had_kᵀ ⊗ H_{2^m})/√n.
-/// `transposed` uses had_k instead. Orders: hadamard_exists().
+/// Normalised Hadamard on consecutive runs of `order` channels: each run x ↦ x·(had_kᵀ ⊗
+/// H_{2^m})/√n. `transposed` uses had_k instead. Orders: hadamard_exists().
 struct HadamardStep {
   Index order = 1;
   bool transposed = false;

@@ -100,24 +100,18 @@ QuantSettings quant_settings(const std::string& widths = "W4A4-Q4K4V4");
 /// Calibration of tiny models: 4 windows of 16 tokens.
 CalibrationOptions tiny_calibration();
 
-/// A model with a session on it, in one scalar.
+/// A tiny model with tokens and a calibration session on it, in one scalar.
 template <class S>
-class TinyBench {
- public:
+struct TinyBench {
   explicit TinyBench(const ModelConfig& config);
   Plan plan(const Method& method, const QuantSettings& quant, std::uint64_t seed = 1);
-  /// Logits [32, vocabulary] of two windows of 16 tokens, under a plan or of the model itself.
-  Matrix<S> logits() const { return logits_of(model, {}); }
+  /// Logits of the test tokens [32, vocabulary], two windows of 16: of the model, or under a plan.
+  Matrix<S> logits() const;
   Matrix<S> logits(const Plan& plan) const;
 
   Model<S> model;
-
- private:
-  Matrix<S> logits_of(const Model<S>& model, const SiteHook<S>& hook) const;
-  std::vector<std::int32_t> calibration_;
-  std::vector<std::int32_t> test_;
-
- public:
+  std::vector<std::int32_t> calibration;
+  std::vector<std::int32_t> test;
   ModelSession<S> session;
 };
 

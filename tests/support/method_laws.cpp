@@ -114,9 +114,9 @@ CalibrationOptions tiny_calibration() {
 template <class S>
 TinyBench<S>::TinyBench(const ModelConfig& config)
     : model(model_of<S>(config)),
-      calibration_(tiny_tokens(400, config, 1)),
-      test_(tiny_tokens(2 * kWindow, config, 2)),
-      session(model, calibration_, tiny_calibration()) {}
+      calibration(tiny_tokens(400, config, 1)),
+      test(tiny_tokens(2 * kWindow, config, 2)),
+      session(model, calibration, tiny_calibration()) {}
 
 template <class S>
 Plan TinyBench<S>::plan(const Method& method, const QuantSettings& quant, std::uint64_t seed) {
@@ -124,18 +124,19 @@ Plan TinyBench<S>::plan(const Method& method, const QuantSettings& quant, std::u
 }
 
 template <class S>
-Matrix<S> TinyBench<S>::logits(const Plan& plan) const {
-  const PlannedModel<S> planned(model, plan);
-  return logits_of(planned.model(), planned.hook());
+Matrix<S> TinyBench<S>::logits() const {
+  return product_transposed<S>(final_hidden<S>(model, test, kWindow, {}), model.head_weight());
 }
 
 template <class S>
-Matrix<S> TinyBench<S>::logits_of(const Model<S>& of, const SiteHook<S>& hook) const {
-  return product_transposed<S>(final_hidden(of, test_, kWindow, hook), of.head_weight());
+Matrix<S> TinyBench<S>::logits(const Plan& plan) const {
+  const PlannedModel<S> planned(model, plan);
+  return product_transposed<S>(final_hidden(planned.model(), test, kWindow, planned.hook()),
+                               planned.model().head_weight());
 }
 
-template class TinyBench<float>;
-template class TinyBench<double>;
+template struct TinyBench<float>;
+template struct TinyBench<double>;
 
 void check_outputs_kept(const Plan& plan, const ModelConfig& config) {
   const TinyBench<double> bench(config);

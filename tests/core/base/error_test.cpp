@@ -40,6 +40,7 @@ TEST_CASE("the nearest name, when one is near") {
   CHECK(nearest_name("rnt", known) == "rtn");
   CHECK(nearest_name("completely different", known).empty());
   CHECK(nearest_name("x", {}).empty());
+  CHECK(nearest_name("d", {"a", "b"}).empty());
   // Of equally near names the first of the list.
   CHECK(nearest_name("ab", {"abc", "abd"}) == "abc");
 }

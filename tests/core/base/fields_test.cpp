@@ -96,10 +96,11 @@ TEST_CASE("types say what a field takes") {
 TEST_CASE("bad text is refused with the field, what was found and what is expected") {
   Options options;
   Fields fields = options.fields();
-  const auto refuse = [&](const char* name, const char* text, const char* expected) {
-    CAPTURE(text);
+  // Of a list the message names the part that is wrong.
+  const auto refuse = [&](const char* name, const char* text, const char* expected,
+                          const char* found = nullptr) {
     const std::string before = fields.find(name)->get();
-    check_error([&] { fields.set(name, text); }, {name, text, expected});
+    check_error([&] { fields.set(name, text); }, {name, found != nullptr ? found : text, expected});
     CHECK(fields.find(name)->get() == before);
   };
   refuse("steps", "101", "from 0 to 100");
@@ -115,9 +116,9 @@ TEST_CASE("bad text is refused with the field, what was found and what is expect
   refuse("stream", "sample", "did you mean 'samples'");
   refuse("stream", "something else", "one of mean, samples");
   refuse("alpha", "1.5", "or none");
-  refuse("widths", "4,1", "at least 2");
-  refuse("widths", "4,,8", "at least 2");
-  refuse("parts", "a,d", "a, b, c");
+  refuse("widths", "4,1", "at least 2", "found 1");
+  refuse("widths", "4,,8", "at least 2", "found ''");
+  refuse("parts", "a,d", "a, b, c", "found 'd'");
   refuse("preset", "papers", "did you mean 'paper'");
 }
 

@@ -103,7 +103,7 @@ TEST_CASE("at 16 bits there are no errors to report") {
   const auto measures = bench.measure();
   for (const char* name :
        {"output_error_db", "activation_error_db", "weight_error_db", "centroid_shift"}) {
-    CAPTURE(name);
+    CAPTURE(std::string(name));
     CHECK_FALSE(measures.contains(name));
   }
   CHECK(measures.size() == 3);

@@ -41,7 +41,7 @@ TEST_CASE("with smoothing R1 runs online, and the laws still hold") {
 
 TEST_CASE("the residual stream is the original one times R1, in every block") {
   for (const char* shape : {"multi-head", "biases", "odd factors"}) {
-    CAPTURE(shape);
+    CAPTURE(std::string(shape));
     const ModelConfig config = tiny_config(shape);
     TinyBench<double> bench(config);
     const Plan plan = without_rounding(bench.plan(*small_method("quarot"), quant_settings()));

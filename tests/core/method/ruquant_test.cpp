@@ -67,7 +67,7 @@ TEST_CASE("smoothing of grouped heads: folded when shared, online otherwise") {
 
 TEST_CASE("after the global reflection the extreme token is nowhere negative") {
   for (const char* shape : {"multi-head", "grouped", "odd factors"}) {
-    CAPTURE(shape);
+    CAPTURE(std::string(shape));
     const WalkedSite walked = walk_one_site("ruquant", shape);
     const std::size_t steps = walked.online.steps().size();
     REQUIRE(std::holds_alternative<Reflection<double>>(walked.online.steps().back()));

@@ -106,7 +106,7 @@ TEST_CASE("hooks run in order, on tensors of the promised shapes, and may change
 
   for (const char* kind :
        {"attn_in", "queries", "keys", "values", "attn_out", "mlp_in", "mlp_out"}) {
-    CAPTURE(kind);
+    CAPTURE(std::string(kind));
     const SiteHook<double> shrink = [&](const Site& site, Matrix<double>& tensor) {
       if (site == Site{1, site_kind(kind)}) tensor *= 0.5;
     };

@@ -125,7 +125,7 @@ TEST_CASE("whatever is folded or run online at one place keeps the outputs") {
   for (const TinyShape& shape : tiny_shapes()) {
     for (const auto& [name, change] : changes) {
       CAPTURE(shape.name);
-      CAPTURE(name);
+      CAPTURE(std::string(name));
       Plan plan = empty_plan(shape.config);
       change(shape.config, plan);
       check_outputs_kept(plan, shape.config);
@@ -202,7 +202,7 @@ TEST_CASE("activations, queries, keys and values are rounded with their own quan
       {"W16A4-Q16K16V16", SiteKind::mlp_out}};
   for (const auto& [widths, kind] : pairs) {
     for (const auto& [other, other_kind] : pairs) {
-      CAPTURE(widths);
+      CAPTURE(std::string(widths));
       CHECK(changes(widths, other_kind) == (kind == other_kind));
     }
   }

@@ -97,7 +97,7 @@ TEST_CASE("anything but the full form of bit widths is refused") {
        {"", "W4A4", "W4A4-Q4K4", "W4A4-Q4K4V4 ", "w4a4-q4k4v4", "W4A4Q4K4V4", "A4W4-Q4K4V4",
         "W1A4-Q4K4V4", "W9A4-Q4K4V4", "W4A4-Q4K4V12", "W-4A4-Q4K4V4", "W4.5A4-Q4K4V4", "WA4-Q4K4V4",
         "W4A4-Q4K4V", "W99999999999999999999A4-Q4K4V4"}) {
-    CAPTURE(text);
+    CAPTURE(std::string(text));
     check_error([&] { bit_widths(text); }, {"W4A4-Q16K4V4"});
   }
 }
@@ -127,7 +127,7 @@ TEST_CASE("describe has a line for each layer's sites, its pair, and each fallba
         "layers.0.attn_out folded: identity | online: blocks(3x4), kronecker(3x4)\n",
         "layers.1.mlp_out folded: identity | online: permutation, reflection\n",
         "layers.1.query_key hadamard(4)\n", "fallback: attn_out: else\n"}) {
-    CAPTURE(line);
+    CAPTURE(std::string(line));
     CHECK(text.find(line) != std::string::npos);
   }
 }

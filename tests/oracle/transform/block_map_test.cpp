@@ -15,8 +15,7 @@ TEST_CASE("plane rotations equal the official Givens construction") {
     const Vector<double> target = c.vector("target");
     Matrix<double> g = Matrix<double>::Identity(source.size(), source.size());
     for (Index i = 0; i + 1 < source.size(); i += 2) {
-      const PlaneRotation r =
-          plane_rotation(source(i), source(i + 1), target(i), target(i + 1));
+      const PlaneRotation r = plane_rotation(source(i), source(i + 1), target(i), target(i + 1));
       g.block<2, 2>(i, i) << r.cosine, r.sine, -r.sine, r.cosine;
     }
     check_close(g, c.matrix("G"), 1e-13, "G");

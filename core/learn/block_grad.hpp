@@ -1,0 +1,121 @@
+// The derivative of one quantized decoder block with respect to its input and to everything about
+// it that methods train.
+//
+// Forward is block_forward itself with a hook that transforms and rounds (as runtime_hook does) and
+// keeps what backward needs; backward walks the block from its output to its input (ops_grad.hpp,
+// straight_through.hpp, transform_grad.hpp). Kept per window: the tensor of every site before and
+// after its hook. Computed again: projections, attention probabilities, transformed tensors.
+//
+//   BlockGrad block(config, folded_weights, fixed, quant);
+//   block.install(parameters);                    // transforms and rounds the weights
+//   BlockRecord<S> record;
+//   Matrix<S> y = block.forward(x, length, &record);
+//   Matrix<S> dx = block.backward(record, dy);    // any number of times, sums grow
+//   BlockGradients g = block.take_gradients();    // closes the weights' path and clears the sums
+#pragma once
+
+#include <array>
+#include <optional>
+
+#include "ruquant/learn/transform_grad.hpp"
+#include "ruquant/model/forward.hpp"
+#include "ruquant/model/model.hpp"
+#include "ruquant/quant/plan.hpp"
+
+namespace ruq {
+
+/// Factors of the least and the greatest value of every token at a site, instead of the clip ratio.
+struct ClipPair {
+  double low = 1, high = 1;
+};
+
+template <class T>
+using PerSite = std::array<T, kLinearSites.size()>;
+template <class T>
+using PerLinear = std::array<T, kLinears.size()>;
+
+/// What can be trained. Transforms act where SitePlan::online and LayerPlan::query_key do, after
+/// the fixed transform of the site; weights get their duals.
+struct BlockParameters {
+  PerSite<Transform<double>> online;
+  Transform<double> query_key;  ///< of width head_width; queries get T, keys its dual
+  /// Of every head of the values, before they are rounded; o_proj gets the dual. The same function
+  /// as folding it at attn_out (SitePlan::folded), which needs an identity as fixed transform
+  /// there.
+  Transform<double> values;
+  PerSite<std::optional<ClipPair>> activation_clips;
+  PerLinear<std::optional<RowClips<double>>> weight_clips;  ///< [out] each
+};
+
+/// ∂L/∂ of all of BlockParameters; clips only where the parameters have them.
+struct BlockGradients {
+  PerSite<TransformGradient> online;
+  TransformGradient query_key, values;
+  PerSite<ClipPair> activation_clips;
+  PerLinear<RowClips<double>> weight_clips;
+  PerLinear<Matrix<double>> weights;  ///< of the weights before any transform; empty unless asked
+};
+
+/// What forward leaves for backward; indexed by SiteKind, all seven.
+template <class S>
+struct BlockRecord {
+  static constexpr std::size_t kSites = kLinearSites.size() + 3;
+  Index length = 0;
+  Matrix<S> input;                       ///< the residual stream [n, h]
+  std::array<Matrix<S>, kSites> before;  ///< what the hook was given
+  std::array<Matrix<S>, kSites> after;   ///< what it returned
+};
+
+template <class S>
+class BlockGrad {
+ public:
+  /// `folded`: weights after fold_layer. `fixed`: per site the first steps of the online transform,
+  /// which get no gradient; their dual is applied to the weights once, here. Rounding of weights is
+  /// to nearest, whatever quant.rounding says.
+  BlockGrad(const ModelConfig& config, const LayerWeights<S>& folded,
+            const PerSite<Transform<double>>& fixed, const QuantSettings& quant, Index layer = 0);
+
+  /// Takes the parameters over and clears all sums.
+  void install(BlockParameters parameters);
+  /// The weights in force: transformed and rounded.
+  const LayerWeights<S>& weights() const { return weights_; }
+
+  /// The block's output for the residual stream x [windows·length, h].
+  Matrix<S> forward(Matrix<S> x, Index length, BlockRecord<S>* record = nullptr) const;
+  /// Given ∂L/∂output [n, h] returns ∂L/∂x and adds to the sums.
+  Matrix<S> backward(const BlockRecord<S>& record, const Matrix<S>& gradient);
+  BlockGradients take_gradients(bool with_weights = false);
+
+ private:
+  static std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
+  static std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
+  void clear_sums();
+  Matrix<double> trained_weight(Linear linear) const;
+  const RowClips<S>* clips_of(Linear linear, RowClips<S>& storage) const;
+  const RowClips<S>* clips_of(SiteKind kind, Index rows, RowClips<S>& storage) const;
+  void apply_hook(SiteKind kind, Matrix<S>& tensor) const;
+  void site_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient);
+  void head_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient);
+  Matrix<S> linear(Linear which, const Matrix<S>& x) const;
+  Matrix<S> linear_backward(Linear which, const Matrix<S>& x, const Matrix<S>& gradient);
+  Matrix<S> mlp_backward(const BlockRecord<S>& record, const Matrix<S>& gradient);
+  Matrix<S> attention_part_backward(const BlockRecord<S>& record, const Matrix<S>& gradient);
+  Matrix<S> projections_backward(const BlockRecord<S>& record, const Matrix<S>& dq,
+                                 const Matrix<S>& dk, const Matrix<S>& dv);
+  void weight_backward(Linear linear, BlockGradients& sums, bool with_weights);
+
+  ModelConfig config_;
+  QuantSettings quant_;
+  Index layer_;
+  PerSite<Transform<double>> fixed_;
+  PerSite<Transform<S>> fixed_cast_;
+  PerLinear<Matrix<double>> base_;  // weights with the fixed duals
+  LayerWeights<S> weights_;
+  BlockParameters parameters_;
+  PerSite<Transform<S>> online_;
+  Transform<S> query_, values_;
+  PerLinear<Matrix<S>> rounded_sums_;  // ∂L/∂ of the rounded weights
+  BlockGradients sums_;
+};
+
+}  // namespace ruq

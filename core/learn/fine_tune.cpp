@@ -1,0 +1,308 @@
+#include "ruquant/learn/fine_tune.hpp"
+
+#include <ceres/gradient_problem.h>
+#include <ceres/gradient_problem_solver.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+#include <variant>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/learn/sphere_product.hpp"
+
+namespace ruq {
+namespace {
+
+constexpr double kSmallestNorm = 1e-12;
+
+std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
+
+Vector<double> unit(const Vector<double>& omega) {
+  return omega / std::max(omega.norm(), kSmallestNorm);
+}
+
+// From the gradient by v = ω/‖ω‖ to that by ω.
+Vector<double> through_unit(const Vector<double>& omega, const Vector<double>& gradient) {
+  const double norm = omega.norm();
+  if (norm <= kSmallestNorm) return gradient / kSmallestNorm;
+  const Vector<double> v = omega / norm;
+  return (gradient - v.dot(gradient) * v) / norm;
+}
+
+// All steps of a site's online transform but the reflection at its end.
+Transform<double> without_reflection(const Transform<double>& online) {
+  Transform<double> rest(online.width());
+  for (std::size_t i = 0; i + 1 < online.steps().size(); ++i) rest.append(online.steps()[i]);
+  return rest;
+}
+
+PerSite<Transform<double>> fixed_parts(const LayerPlan& plan) {
+  PerSite<Transform<double>> fixed;
+  for (const SiteKind kind : kLinearSites) fixed[at(kind)] = without_reflection(plan[kind].online);
+  return fixed;
+}
+
+Directions reflections(const LayerPlan& plan) {
+  Directions directions;
+  for (const SiteKind kind : kLinearSites) {
+    const auto& steps = plan[kind].online.steps();
+    const auto* last = steps.empty() ? nullptr : std::get_if<Reflection<double>>(&steps.back());
+    if (last == nullptr) {
+      fail("{}: found the transform '{}', expected a global reflection at its end", to_string(kind),
+           plan[kind].online.describe());
+    }
+    directions[at(kind)] = last->v;
+  }
+  return directions;
+}
+
+std::vector<Index> all_windows(Index count) {
+  std::vector<Index> windows(static_cast<std::size_t>(count));
+  std::iota(windows.begin(), windows.end(), Index{0});
+  return windows;
+}
+
+// The parts of a point on the product of spheres, one after another.
+Vector<double> joined(const Directions& directions) {
+  Index size = 0;
+  for (const Vector<double>& part : directions) size += part.size();
+  Vector<double> all(size);
+  Index begin = 0;
+  for (const Vector<double>& part : directions) {
+    all.segment(begin, part.size()) = part;
+    begin += part.size();
+  }
+  return all;
+}
+
+void split(const Eigen::Ref<const Vector<double>>& all, Directions& directions) {
+  Index begin = 0;
+  for (Vector<double>& part : directions) {
+    part = all.segment(begin, part.size()).eval();
+    begin += part.size();
+  }
+}
+
+// The loss over the start's loss, so that the solver's tolerances do not depend on units. Remembers
+// the best point it has seen.
+template <class S>
+class Cost final : public ceres::FirstOrderFunction {
+ public:
+  struct State {
+    ReflectionObjective<S>& objective;
+    const BlockSamples<S>& samples;
+    double unit = 0;  // the loss at the first evaluation
+    double best_loss = std::numeric_limits<double>::infinity();
+    Directions best;
+    FineTuneReport report;
+  };
+
+  Cost(State& state, int size) : state_(state), size_(size) {}
+
+  bool Evaluate(const double* parameters, double* cost, double* gradient) const override {
+    Directions point = state_.best;
+    split(Eigen::Map<const Vector<double>>(parameters, size_), point);
+    Directions slope;
+    const double loss =
+        state_.objective.evaluate(point, state_.samples, gradient == nullptr ? nullptr : &slope);
+    if (!std::isfinite(loss)) return false;
+    if (state_.unit == 0) state_.unit = loss > 0 ? loss : 1;
+    ++state_.report.evaluations;
+    state_.report.losses.push_back(loss);
+    if (loss < state_.best_loss) {
+      state_.best_loss = loss;
+      state_.best = point;
+    }
+    *cost = loss / state_.unit;
+    if (gradient != nullptr) {
+      Eigen::Map<Vector<double>>(gradient, size_) = joined(slope) / state_.unit;
+    }
+    return true;
+  }
+  int NumParameters() const override { return size_; }
+
+ private:
+  State& state_;
+  int size_;
+};
+
+template <class S>
+void check_samples(const ModelConfig& config, const BlockSamples<S>& samples) {
+  if (samples.length <= 0 || samples.input.rows() == 0) {
+    fail("fine-tuning: found no samples, expected at least one window");
+  }
+  if (samples.input.rows() % samples.length != 0 || samples.input.cols() != config.width ||
+      samples.target.rows() != samples.input.rows() || samples.target.cols() != config.width) {
+    fail(
+        "fine-tuning: found inputs [{}, {}] and targets [{}, {}], expected two of [windows*{}, {}]",
+        samples.input.rows(), samples.input.cols(), samples.target.rows(), samples.target.cols(),
+        samples.length, config.width);
+  }
+}
+
+}  // namespace
+
+template <class S>
+ReflectionObjective<S>::ReflectionObjective(const ModelConfig& config,
+                                            const LayerWeights<S>& folded, const LayerPlan& plan,
+                                            const QuantSettings& quant, Index layer)
+    : start_(reflections(plan)),
+      query_key_(plan.query_key),
+      block_(config, folded, fixed_parts(plan), quant, layer) {
+  install(start_);
+}
+
+template <class S>
+void ReflectionObjective<S>::install(const Directions& omega) {
+  BlockParameters parameters;
+  parameters.query_key = query_key_;
+  for (const SiteKind kind : kLinearSites) {
+    parameters.online[at(kind)].append(Reflection<double>{unit(omega[at(kind)])});
+  }
+  block_.install(std::move(parameters));
+}
+
+template <class S>
+double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamples<S>& samples,
+                                        std::span<const Index> windows, Directions* gradient) {
+  install(omega);
+  const Index length = samples.length;
+  const double count = static_cast<double>(std::ssize(windows) * length * samples.input.cols());
+  double sum = 0;
+  for (const Index window : windows) {
+    BlockRecord<S> record;
+    Matrix<S> error = block_.forward(samples.input.middleRows(window * length, length), length,
+                                     gradient == nullptr ? nullptr : &record);
+    error -= samples.target.middleRows(window * length, length);
+    sum += error.template cast<double>().squaredNorm();
+    if (gradient == nullptr) continue;
+    error *= static_cast<S>(2 / count);
+    block_.backward(record, error);
+  }
+  if (gradient != nullptr) {
+    const BlockGradients slopes = block_.take_gradients();
+    for (const SiteKind kind : kLinearSites) {
+      (*gradient)[at(kind)] = through_unit(omega[at(kind)], slopes.online[at(kind)].front().vector);
+    }
+  }
+  return sum / count;
+}
+
+template <class S>
+double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamples<S>& samples,
+                                        Directions* gradient) {
+  return evaluate(omega, samples, all_windows(samples.windows()), gradient);
+}
+
+template <class S>
+Matrix<S> ReflectionObjective<S>::output(const BlockSamples<S>& samples, Index window) const {
+  return block_.forward(samples.input.middleRows(window * samples.length, samples.length),
+                        samples.length);
+}
+
+Vector<double> raised_to_floor(Vector<double> omega, double floor) {
+  for (double& value : omega) {
+    if (value != 0) value = std::copysign(std::max(std::abs(value), floor), value);
+  }
+  return omega;
+}
+
+template <class S>
+FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
+                             std::span<const Index> order, const FineTuneOptions& options,
+                             Directions& omega,
+                             const std::function<void(const Directions&)>& after_step) {
+  AdamW optimizer(options.adamw);
+  FineTuneReport report;
+  const auto raise_all = [&] {
+    for (Vector<double>& part : omega) part = raised_to_floor(part, options.omega_floor);
+  };
+  for (const Index& window : order) {
+    raise_all();
+    Directions gradient;
+    report.losses.push_back(objective.evaluate(omega, samples, {&window, 1}, &gradient));
+    for (std::size_t i = 0; i < omega.size(); ++i) optimizer.step(i, omega[i], gradient[i]);
+    if (after_step) after_step(omega);
+  }
+  raise_all();
+  report.iterations = report.evaluations = std::ssize(order);
+  report.termination = fmt::format("Took all {} steps.", order.size());
+  return report;
+}
+
+template <class S>
+FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
+                             const FineTuneOptions& options, Directions& omega) {
+  std::vector<int> dimensions;
+  for (Vector<double>& part : omega) {
+    part = unit(part);
+    dimensions.push_back(static_cast<int>(part.size()));
+  }
+  typename Cost<S>::State state{
+      .objective = objective, .samples = samples, .best = omega, .report = {}};
+  Vector<double> point = joined(omega);
+  // The problem owns cost and manifold.
+  const ceres::GradientProblem problem(new Cost<S>(state, static_cast<int>(point.size())),
+                                       new SphereProduct(dimensions));
+  ceres::GradientProblemSolver::Options solver;
+  solver.line_search_direction_type = ceres::LBFGS;
+  solver.max_num_iterations = static_cast<int>(options.max_iterations);
+  solver.function_tolerance = 1e-7;
+  solver.logging_type = ceres::SILENT;
+  ceres::GradientProblemSolver::Summary summary;
+  ceres::Solve(solver, problem, point.data(), &summary);
+
+  for (std::size_t i = 0; i < omega.size(); ++i) omega[i] = unit(state.best[i]);
+  state.report.iterations = std::max<Index>(0, std::ssize(summary.iterations) - 1);
+  state.report.termination = summary.message;
+  return std::move(state.report);
+}
+
+template <class S>
+FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
+                                     const QuantSettings& quant, const BlockSamples<S>& samples,
+                                     const FineTuneOptions& options, LayerPlan& plan,
+                                     const Directions* start) {
+  check_samples(config, samples);
+  ReflectionObjective<S> objective(config, folded, plan, quant);
+  Directions omega = start != nullptr ? *start : objective.start();
+  const double initial = objective.evaluate(omega, samples);
+  FineTuneReport report;
+  if (options.optimizer == "lbfgs") {
+    report = tune_by_lbfgs(objective, samples, options, omega);
+  } else {
+    std::vector<Index> order;
+    for (Index epoch = 0; epoch < options.epochs; ++epoch) {
+      const std::vector<Index> pass = all_windows(samples.windows());
+      order.insert(order.end(), pass.begin(), pass.end());
+    }
+    report = tune_by_adamw(objective, samples, order, options, omega);
+  }
+  report.initial_loss = initial;
+  report.final_loss = objective.evaluate(omega, samples);
+  for (const SiteKind kind : kLinearSites) {
+    Transform<double> online = without_reflection(plan[kind].online);
+    online.append(Reflection<double>{unit(omega[at(kind)])});
+    plan[kind].online = std::move(online);
+  }
+  return report;
+}
+
+#define RUQ_INSTANTIATE(S)                                                                      \
+  template class ReflectionObjective<S>;                                                        \
+  template FineTuneReport tune_by_adamw(                                                        \
+      ReflectionObjective<S>&, const BlockSamples<S>&, std::span<const Index>,                  \
+      const FineTuneOptions&, Directions&, const std::function<void(const Directions&)>&);      \
+  template FineTuneReport tune_by_lbfgs(ReflectionObjective<S>&, const BlockSamples<S>&,        \
+                                        const FineTuneOptions&, Directions&);                   \
+  template FineTuneReport fine_tune_reflections(                                                \
+      const ModelConfig&, const LayerWeights<S>&, const QuantSettings&, const BlockSamples<S>&, \
+      const FineTuneOptions&, LayerPlan&, const Directions*);
+RUQ_INSTANTIATE(float)
+RUQ_INSTANTIATE(double)
+#undef RUQ_INSTANTIATE
+
+}  // namespace ruq

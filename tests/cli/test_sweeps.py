@@ -1,0 +1,265 @@
+"""Sweeps that work: the run folder, what is done again and what is not, resuming, failing trials."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+import unittest
+
+import h5py
+import yaml
+
+from support import METHODS, RANDOM_METHODS, Case, read_safetensors
+
+TWO = "sweep: {method: [rtn, hadamard]}\n"
+ALL = "method.block_size: 8\nsweep: {method: [" + ", ".join(METHODS) + "]}\n"
+
+
+class RunFolder(Case):
+    def test_every_method_finishes(self):
+        folder = self.run_sweep(self.config(ALL))
+        statuses = self.statuses(folder)
+        self.assertEqual(len(statuses), len(METHODS))
+        self.assertEqual(set(statuses.values()), {"done"})
+        self.assertEqual({result["method"] for result in self.results(folder).values()},
+                         set(METHODS))
+
+    def test_files(self):
+        config = self.config(TWO)
+        folder = self.run_sweep(config)
+        self.assertEqual((folder / "sweep.yaml").read_bytes(), config.read_bytes())
+        self.assertIn("# tiny\n\ntiny\n", (folder / "summary.md").read_text(encoding="utf-8"))
+        for trial in self.statuses(folder):
+            self.assertEqual({path.name for path in (folder / trial).iterdir()},
+                             {"config.yaml", "status", "log.txt", "plan.h5", "results.h5",
+                              "results.json", "timing.json"})
+        self.assertEqual(list(folder.rglob("*.tmp*")), [])
+
+    def test_summary_has_a_row_a_trial(self):
+        folder = self.run_sweep(self.config("sweep: {method: [rtn, quarot], seed: [1, 2]}\n"))
+        with open(folder / "summary.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual([(row["method"], row["seed"], row["status"]) for row in rows],
+                         [("rtn", "", "done"), ("quarot", "1", "done"), ("quarot", "2", "done")])
+        results = {result["trial"]: result for result in self.results(folder).values()}
+        for row in rows:
+            for name, value in results[row["trial"]]["metrics"].items():
+                self.assertEqual(float(row[name]), value)
+            self.assertGreater(float(row["total_seconds"]), 0)
+        self.assertEqual(float(rows[0]["nll_minus_rtn"]), 0)
+        quarot = [results[row["trial"]]["windows"]["nll"] for row in rows[1:]]
+        expected = sum(a - b for a, b in zip(*quarot)) / 4  # mean over windows, against the mean
+        self.assertAlmostEqual(float(rows[1]["nll_minus_quarot"]), expected, places=12)
+
+    def test_results_follow_the_layout(self):
+        folder = self.run_sweep(self.config(TWO))
+        result = self.results(folder)["hadamard"]
+        self.assertEqual((result["format"], result["format_version"]), ("ruquant-results", 1))
+        self.assertEqual(result["axes"], {"method": "hadamard"})
+        self.assertEqual((result["widths"], result["seed"]), ("W4A4-Q4K4V4", 1))
+        self.assertTrue(all(isinstance(value, str) for value in result["config"].values()))
+        self.assertEqual(result["config"]["evaluation.window_tokens"], "32")
+        self.assertEqual(result["token_ranges"], {"calibration": [0, 4000], "test": [4500, 4564]})
+        self.assertEqual(result["inputs"]["model"], "tiny-llama")
+        self.assertEqual(result["inputs"]["stream"], "float_samples")
+        self.assertEqual(set(result["windows"]), {"nll", "nll_float", "kl", "agreement"})
+        self.assertTrue(all(len(values) == 2 for values in result["windows"].values()))
+        self.assertEqual(len(result["sites"]), 8)
+        self.assertIn("ppl.w32", result["metrics"])
+        self.assertEqual(result["build_preset"], "release")
+        timing = json.loads((folder / result["trial"] / "timing.json").read_text())
+        self.assertLessEqual({"plan_seconds", "evaluate_seconds", "total_seconds",
+                              "peak_memory_mib", "threads"}, set(timing))
+
+    def test_hdf5_holds_the_same_numbers(self):
+        folder = self.run_sweep(self.config(TWO))
+        result = self.results(folder)["hadamard"]
+        with h5py.File(folder / result["trial"] / "results.h5") as file:
+            for name, value in result["metrics"].items():
+                self.assertEqual(file[f"metrics/{name}"][()], value)
+            for name, values in result["windows"].items():
+                self.assertEqual(list(file[f"windows/{name}"]), values)
+            for site, measures in result["sites"].items():
+                layer, kind = site.removeprefix("layers.").split(".")
+                for name, value in measures.items():
+                    self.assertEqual(file[f"sites/{layer}/{kind}/{name}"][()], value)
+            self.assertEqual(json.loads(file.attrs["config"]), result["config"])
+            (sample,) = file["samples"].values()
+            self.assertEqual(sample["before"].shape, sample["after"].shape)
+            self.assertEqual(sample["before"].shape[0], 4)
+
+
+class Again(Case):
+    def test_a_second_run_does_nothing(self):
+        config = self.config(TWO)
+        folder = self.run_sweep(config)
+        before = self.moments(folder)
+        self.run_sweep(config)
+        self.assertEqual(self.moments(folder), before)
+
+    def test_paths_are_no_part_of_a_trial(self):
+        folder = self.run_sweep(self.config(TWO))
+        before = self.moments(folder)
+        moved = self.copy_model().rename(self.folder / "tiny-llama")
+        self.run_sweep(self.config(TWO), f"model.path={moved}")
+        self.assertEqual(self.moments(folder), before)
+
+    def test_force_does_all_again(self):
+        config = self.config(TWO)
+        folder = self.run_sweep(config)
+        before, results = self.moments(folder), self.result_bytes(folder)
+        self.run_sweep(config, "--force")
+        after = self.moments(folder)
+        self.assertEqual(set(after), set(before))
+        self.assertTrue(all(after[path] > moment for path, moment in before.items()))
+        self.assertEqual(self.result_bytes(folder), results)
+
+    def test_one_trial_alone(self):
+        config = self.config("sweep: {method: [rtn, smoothquant, hadamard]}\n")
+        for _ in range(2):  # the second time it is done already
+            answer = self.ask(config, "--trial", "1", "--out", self.runs)
+            self.assertEqual(answer.code, 0, answer)
+            self.assertEqual(list(self.results(self.runs)), ["smoothquant"])
+
+    def test_a_new_value_adds_trials_and_keeps_the_others(self):
+        config = self.config("method: hadamard\n")
+        folder = self.run_sweep(config, "seed=1,2")
+        before = self.moments(folder)
+        self.run_sweep(config, "seed=2,3")
+        self.assertEqual(len(self.statuses(folder)), 3)
+        after = self.moments(folder)
+        self.assertEqual({path: after[path] for path in before}, before)
+
+
+class Interrupted(Case):
+    MANY = "method: hadamard\nsweep: {seed: [" + ", ".join(map(str, range(1, 31))) + "]}\n"
+
+    def start_and_kill(self, config, *words):
+        """Kills runexp once some trials are done; returns their ids."""
+        process = subprocess.Popen(
+            self.command(config, *words, "--out", self.runs, "--no-figures"),
+            env=self.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        while True:
+            done = [trial for trial, status in self.statuses(self.runs).items()
+                    if status == "done"]
+            if len(done) >= 3:
+                break
+            self.assertIsNone(process.poll(), "ended before it could be killed")
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return {trial for trial, status in self.statuses(self.runs).items() if status == "done"}
+
+    def resumes(self, *words):
+        config = self.config(self.MANY)
+        done = self.start_and_kill(config, *words)
+        self.assertLess(len(done), 30)
+        time.sleep(0.1)  # workers of the killed run are gone
+        before = {path: moment for path, moment in self.moments(self.runs).items()
+                  if path.parent.name in done}
+        (self.runs / "0123456789abcdef").mkdir()  # a trial of another configuration
+        self.run_sweep(config, *words)
+        statuses = self.statuses(self.runs)
+        self.assertEqual(len(statuses), 30)
+        self.assertEqual(set(statuses.values()), {"done"})
+        after = self.moments(self.runs)
+        self.assertEqual({path: after[path] for path in before}, before)
+        self.assertEqual([path for path in self.runs.glob("*/*") if ".tmp" in path.name], [])
+
+    def test_resumes(self):
+        self.resumes("--jobs", "1")
+
+    def test_resumes_after_workers(self):
+        self.resumes("--jobs", "2")
+
+    def test_what_an_interrupted_trial_left_is_gone(self):
+        config = self.config("method: rtn\n")
+        folder = self.run_sweep(config)
+        (trial,) = self.statuses(folder)
+        (folder / trial / "status").write_text("running\n", encoding="utf-8")
+        (folder / trial / "results.json.tmp-1").write_text("{", encoding="utf-8")
+        self.run_sweep(config)
+        self.assertEqual(self.statuses(folder), {trial: "done"})
+        self.assertFalse((folder / trial / "results.json.tmp-1").exists())
+
+
+class Failing(Case):
+    def setUp(self):
+        """A channel of a norm is 10^12 times the others and its weights as much smaller: float
+        cannot rotate such an input, so hadamard's check fails, and nobody else's does."""
+        super().setUp()
+        model = self.copy_model()
+        _, tensors, content = read_safetensors(model / "model.safetensors")
+        tensors["model.layers.0.input_layernorm.weight"][5] = 1e12
+        for name in ("q_proj", "k_proj", "v_proj"):
+            tensors[f"model.layers.0.self_attn.{name}.weight"][:, 5] = 1e-12
+        (model / "model.safetensors").write_bytes(bytes(content))
+        self.sweep = self.config("method.smoothing: none\n"
+                                 "sweep: {method: [rtn, hadamard, quarot]}\n")
+        self.words = (f"model.path={model}", "activations.measure=false")
+
+    def check(self, jobs):
+        folder = self.run_sweep(self.sweep, *self.words, "--jobs", jobs, code=1)
+        by_method = {}
+        for trial, status in self.statuses(folder).items():
+            told = yaml.safe_load((folder / trial / "config.yaml").read_text(encoding="utf-8"))
+            by_method[told["method"]] = status
+        self.assertEqual((by_method["rtn"], by_method["quarot"]), ("done", "done"))
+        self.assertRegex(by_method["hadamard"], "^failed: the plan's transforms change the float")
+        self.assertIn("hadamard", (folder / "summary.md").read_text().split("## Not finished")[1])
+        self.assertIn('"failed: ', (folder / "summary.csv").read_text(encoding="utf-8"))
+
+    def test_others_are_done_and_recorded(self):
+        self.check("1")
+
+    def test_others_are_done_and_recorded_by_workers(self):
+        self.check("2")
+
+    def test_the_trial_alone(self):
+        answer = self.ask(self.sweep, *self.words, "--trial", "1", "--out", self.runs)
+        self.assertEqual(answer.code, 1, answer)
+
+    def test_the_failures_are_printed(self):
+        answer = self.ask(self.sweep, *self.words, "--out", self.runs, "--no-figures", "--quiet")
+        self.assertEqual(answer.code, 1, answer)
+        self.assertRegex(answer.out, r"(?m)^[0-9a-f]{16}  hadamard  failed: ")
+
+
+class Numbers(Case):
+    def test_same_bytes_for_any_threads_and_jobs(self):
+        config = self.config(ALL)
+        expected = self.result_bytes(
+            self.run_sweep(config, "--threads", "1", out=self.folder / "one"))
+        self.assertEqual(len(expected), len(METHODS))
+        for name, words in (("threads", ("--threads", "2")),
+                            ("jobs", ("--jobs", "2", "--threads", "1"))):
+            # A cache of its own: nothing that the first run computed is read back.
+            answer = self.ask(config, *words, "--out", self.folder / name, "--no-figures",
+                              RUQ_CACHE=str(self.folder / f"cache-{name}"))
+            self.assertEqual(answer.code, 0, answer)
+            self.assertEqual(self.result_bytes(self.folder / name), expected)
+
+    def test_sixteen_bits_are_float(self):
+        folder = self.run_sweep(self.config(ALL), "quant.widths=W16A16-Q16K16V16")
+        for label, result in self.results(folder).items():
+            over = result["metrics"]["nll_over_float"]
+            if label == "rtn":
+                self.assertEqual((over, result["metrics"]["kl"]), (0, 0))
+                self.assertEqual(result["windows"]["nll"], result["windows"]["nll_float"])
+            self.assertLess(abs(over), 2e-5, label)
+            self.assertEqual(result["metrics"]["agreement"], 1, label)
+
+    def test_seeds_draw_different_plans(self):
+        config = self.config("method.block_size: 8\nsweep: {method: ["
+                             + ", ".join(RANDOM_METHODS) + "], seed: [1, 2]}\n")
+        results = self.results(self.run_sweep(config))
+        for method in RANDOM_METHODS:
+            nll = {results[f"{method} seed={seed}"]["metrics"]["nll"] for seed in (1, 2)}
+            self.assertEqual(len(nll), 2, method)
+
+
+if __name__ == "__main__":
+    unittest.main()

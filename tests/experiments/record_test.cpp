@@ -1,0 +1,154 @@
+#include "experiments/record.hpp"
+
+#include <doctest/doctest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "ruquant/io/tensor_store.hpp"
+#include "support/errors.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace ruq::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+Sweep sweep_of(const TemporaryFolder& folder, const std::string& more) {
+  const fs::path fixtures = RUQ_FIXTURES;
+  const fs::path file = folder / "some.yaml";
+  write_bytes(file, "model.path: " + (fixtures / "tiny-llama").string() +
+                        "\ntext: {source: tokens, path: " + (fixtures / "tiny-tokens.h5").string() +
+                        "}\ncalibration.window_tokens: 64\nevaluation.window_tokens: 64\n" + more);
+  return load_sweep(file, {});
+}
+
+PlannedTrial planned(const TemporaryFolder& folder, const std::string& more = "") {
+  return plan_trial(sweep_of(folder, "method: hadamard\n" + more).trials.at(0));
+}
+
+TrialResult some_result() {
+  TrialResult result;
+  result.metrics = {{"nll", 2.5}, {"tensor.output_error_db", -20.25}};
+  result.windows = {{"nll", {2, 3}}};
+  result.sites = {{"layers.1.mlp_out", {{"range_ratio", 0.5}}}};
+  result.fallbacks = {"attn_out: something else"};
+  result.samples["1.mlp_out/before"] = Matrix<float>::Constant(2, 3, 1.5F);
+  result.plan = Plan::identity("hadamard", 3, QuantSettings{});
+  return result;
+}
+
+TEST_CASE("a trial's name follows its options and its inputs, not where they lie") {
+  const TemporaryFolder folder;
+  const std::string id = planned(folder).id;
+  CHECK(id.size() == 16);
+  CHECK(planned(folder).id == id);
+  CHECK(planned(folder, "seed: 2\n").id != id);
+  CHECK(planned(folder, "evaluation.windows: 7\n").id != id);
+  CHECK(planned(folder, "method.smoothing: 0.25\n").id != id);
+  CHECK(planned(folder, "evaluation.windows: 8\n").id == id);  // the default, said aloud
+
+  fs::copy(fs::path(RUQ_FIXTURES) / "tiny-llama", folder / "tiny-llama");
+  const std::string copy = "method: hadamard\n";
+  Sweep moved = sweep_of(folder, copy);
+  moved.trials[0].config->model.path = (folder / "tiny-llama").string();
+  CHECK(plan_trial(moved.trials[0]).id == id);
+  // Other weights under the same name are another trial.
+  fs::path weights = folder / "other";
+  fs::create_directory(weights);
+  weights /= "tiny-llama";
+  fs::copy(folder / "tiny-llama", weights);
+  std::string bytes = read_bytes(weights / "model.safetensors");
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  write_bytes(weights / "model.safetensors", bytes);
+  moved.trials[0].config->model.path = weights.string();
+  CHECK(plan_trial(moved.trials[0]).id != id);
+}
+
+TEST_CASE("a trial's folder goes from nothing to running to done") {
+  const TemporaryFolder folder;
+  const PlannedTrial trial = planned(folder);
+  const RunFolder run(folder / "runs/some", sweep_of(folder, "method: hadamard\n"));
+  CHECK(run.status(trial.id).empty());
+  run.begin(trial);
+  CHECK(run.status(trial.id) == "running");
+  run.finish(trial, some_result());
+  CHECK(run.status(trial.id) == "done");
+  CHECK(recorded_metric(run, trial.id, "nll") == 2.5);
+  check_error([&] { recorded_metric(run, trial.id, "nl"); }, {"unknown metric 'nl'", "'nll'"});
+  CHECK(read_bytes(run.root() / "sweep.yaml").find("method: hadamard") != std::string::npos);
+
+  run.begin(trial);  // done again: the old results are gone
+  CHECK_FALSE(fs::exists(run.of(trial.id) / "results.json"));
+  run.fail(trial, "first line\nsecond line");
+  CHECK(run.status(trial.id) == "failed: first line second line");
+}
+
+TEST_CASE("a failure is recorded even before the trial began") {
+  const TemporaryFolder folder;
+  const PlannedTrial trial = planned(folder);
+  const RunFolder run(folder / "runs", sweep_of(folder, "method: hadamard\n"));
+  run.fail(trial, "the worker died");
+  CHECK(run.status(trial.id) == "failed: the worker died");
+}
+
+TEST_CASE("results.json and results.h5 hold the same, in the layout of the reader") {
+  const TemporaryFolder folder;
+  const PlannedTrial trial = planned(folder);
+  const RunFolder run(folder / "runs", sweep_of(folder, "method: hadamard\n"));
+  run.begin(trial);
+  run.finish(trial, some_result());
+  const auto json = nlohmann::json::parse(read_bytes(run.of(trial.id) / "results.json"));
+  CHECK(json["format"] == "ruquant-results");
+  CHECK(json["trial"] == trial.id);
+  CHECK(json["random"] == true);
+  CHECK(json["config"]["evaluation.window_tokens"] == "64");
+  CHECK(json["inputs"]["model"] == "tiny-llama");
+  CHECK(json["token_ranges"]["test"] == std::vector<int>{4500, 4500 + 8 * 64});
+  CHECK(json["windows"]["nll"] == std::vector<double>{2, 3});
+  CHECK(json["sites"]["layers.1.mlp_out"]["range_ratio"] == 0.5);
+  CHECK_FALSE(json.contains("timing"));
+
+  const TensorReader file(run.of(trial.id) / "results.h5");
+  CHECK(file.vector<double>("windows/nll") == Vector<double>{{2, 3}});
+  CHECK(file.matrix<float>("samples/1.mlp_out/before")(1, 2) == 1.5F);
+  CHECK(file.has("sites/1/mlp_out/range_ratio"));
+  CHECK(file.has("metrics/tensor.output_error_db"));
+  CHECK(nlohmann::json::parse(file.text_attribute("", "config")) == json["config"]);
+}
+
+TEST_CASE("the recorded configuration is the same trial") {
+  const TemporaryFolder folder;
+  const PlannedTrial trial = planned(folder, "seed: 3\nactivations.layers: [0, 2]\n");
+  const RunFolder run(folder / "runs", sweep_of(folder, "method: hadamard\n"));
+  run.begin(trial);
+  const Sweep again = load_sweep(run.of(trial.id) / "config.yaml", {});
+  REQUIRE(again.trials.size() == 1);
+  CHECK(again.trials[0].config->flat() == trial.trial.config->flat());
+  CHECK(plan_trial(again.trials[0]).id == trial.id);
+}
+
+TEST_CASE("values are written so that YAML gives them back") {
+  const TemporaryFolder folder;
+  for (const char* text : {"plain", "", "null", "a: b", "it's", "say \"x\"", "#1", "- a", "1,2",
+                           "back\\slash", "~", "naïve", "[x]", "*a", "%d", " space "}) {
+    INFO(text);
+    const fs::path file = folder / "text.yaml";
+    write_bytes(file, fmt::format("method: rtn\ntext.path: {}\n", yaml_text(text)));
+    CHECK(load_sweep(file, {}).trials.at(0).config->text.path == text);
+  }
+}
+
+TEST_CASE("folders that cannot be made are refused, by name") {
+  const TemporaryFolder folder;
+  write_bytes(folder / "file", "x");
+  const fs::path below = folder / "file/runs";
+  check_error([&] { check_writable(below); }, {"--out: found '" + below.string() + "'"});
+  check_error([&] { make_folder(below); }, {"--out: found '" + below.string() + "'"});
+  check_writable(folder / "new/runs");
+  CHECK_FALSE(fs::exists(folder / "new"));
+  make_folder(folder / "new/runs");
+  CHECK(fs::is_directory(folder / "new/runs"));
+}
+
+}  // namespace
+}  // namespace ruq::test
