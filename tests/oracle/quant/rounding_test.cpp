@@ -80,9 +80,11 @@ TEST_CASE("SEPTQ as in its code") {
 
     const HessianFactor factor = factor_hessian(hessian, options.gptq.damping);
     check_close(factor.upper, c.matrix("U"), 1e-9, "U");
-    check_close(rounding_importance(weight, fit_grid(weight, spec), factor), c.matrix("importance"),
-                1e-9, "importance");
     const SeptqResult<double> result = septq(weight, spec, factor, options.gptq, options.septq);
+    Matrix<double> alive = weight;  // the code empties dead channels before it looks at anything
+    for (const Index channel : factor.dead) alive.col(channel).setZero();
+    check_close(rounding_importance(alive, result.sweep.grid, factor), c.matrix("importance"), 1e-9,
+                "importance");
     check_close(flat(result.sweep.grid.scale), c.vector("scale"), 1e-14, "scale");
     check_exact(flat(result.sweep.grid.zero), c.vector("zero"), "zero");
     check_exact(result.mask, c.matrix("mask"), "mask");
