@@ -32,8 +32,8 @@ struct RoundingOptions {
   friend bool operator==(const RoundingOptions&, const RoundingOptions&) = default;
 };
 
-/// Fields "<prefix>gptq.damping" and so on. Call it as ruq::bind: with a std::string for a prefix an
-/// unqualified call finds std::bind instead, which does nothing.
+/// Fields "<prefix>gptq.damping" and so on. Call it as ruq::bind: with a std::string for a prefix
+/// an unqualified call finds std::bind instead, which does nothing.
 void bind(Fields& fields, RoundingOptions& options, const std::string& prefix = "");
 
 template <class S>
