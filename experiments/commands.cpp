@@ -300,6 +300,9 @@ int verify(const Request& original) {
   }
   if (sweep.about.empty())
     fail("{}: about: found nothing, expected a line that says what it is", request.config.string());
+  if (!sweep.check.given) {
+    fail("{}: check: found nothing, expected parse or a map", request.config.string());
+  }
   if (!sweep.check.run) {
     fmt::print("{}: {} trials, read and checked\n", request.config.string(), sweep.trials.size());
     return 0;

@@ -125,6 +125,7 @@ Check::Expectation read_expectation(const fs::path& file, const YAML::Node& item
 
 Check read_check(const fs::path& file, const YAML::Node& node) {
   Check check;
+  check.given = true;
   if (node.IsScalar() && node.Scalar() == "parse") return check;
   if (!node.IsMap()) fail("{}: check: expected parse, or a map", place(file, node));
   check_keys(file, node, "check", {"trials", "with", "expect"});

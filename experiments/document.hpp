@@ -35,6 +35,7 @@ struct Check {
     double value = 0;
     double tolerance = 0;  ///< absolute
   };
+  bool given = false;
   bool run = false;
   std::optional<Index> trials;    ///< how many trials the file must give
   std::vector<std::string> with;  ///< overrides "key=value" of the checking run

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,6 @@ import numpy as np
 
 HOME = Path(__file__).resolve().parents[2]
 FIXTURES = HOME / "tests" / "fixtures"
-METHODS = ("rtn", "smoothquant", "hadamard", "householder", "givens", "quarot", "duquant",
-           "ruquant")
 RANDOM_METHODS = ("hadamard", "householder", "givens", "quarot", "duquant", "ruquant")
 
 # The fixtures with every count small; tests add their own lines below.
@@ -27,6 +26,16 @@ evaluation: {{windows: 2, window_tokens: 32}}
 activations: {{layers: [0, 2], calibration_tokens: 32, test_tokens: 32, sample_tokens: 4}}
 quant.widths: W4A4-Q4K4V4
 """
+
+
+def _registered_methods():
+    """Every method that --help tells of, in its order."""
+    told = subprocess.run([os.environ["RUQ_RUNEXP"], "--help"], capture_output=True, text=True,
+                          check=True).stdout
+    return tuple(re.findall(r"(?m)^method = (\w+): ", told))
+
+
+METHODS = _registered_methods()
 
 
 class Answer:

@@ -173,6 +173,13 @@ class Verify(Case):
         from support import TINY
         return TINY.replace("check: parse\n", "")
 
+    def test_a_file_says_what_it_is_and_how_it_is_checked(self):
+        answer = self.verify("", 2)
+        self.assertIn("check: found nothing, expected parse or a map", answer.err)
+        config = self.config("method: rtn\ncheck: parse\n", base="")
+        answer = self.ask("verify", config, "--out", self.runs)
+        self.assert_refused(answer, f"{config}: about: found nothing")
+
     def test_number_of_trials(self):
         self.verify("check: {trials: 1}\n", 0)
         answer = self.verify("check: {trials: 2}\n", 2)

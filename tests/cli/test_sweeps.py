@@ -20,6 +20,7 @@ class RunFolder(Case):
     def test_every_method_finishes(self):
         folder = self.run_sweep(self.config(ALL))
         statuses = self.statuses(folder)
+        self.assertLessEqual({"rtn", *RANDOM_METHODS}, set(METHODS))
         self.assertEqual(len(statuses), len(METHODS))
         self.assertEqual(set(statuses.values()), {"done"})
         self.assertEqual({result["method"] for result in self.results(folder).values()},

@@ -11,6 +11,11 @@ struct Worst {
   std::string what = "all equal";
 };
 
+bool& skipped() {
+  static bool seen = false;
+  return seen;
+}
+
 Worst& worst() {
   static Worst seen;
   return seen;
@@ -28,6 +33,8 @@ void report_worst(const std::string& fixture) {
   worst() = {};
 }
 
+bool skipped_some() { return skipped(); }
+
 std::optional<std::filesystem::path> oracle_directory() {
   const char* directory = std::getenv("RUQ_ORACLE_DIR");
   if (directory == nullptr || *directory == '\0') return std::nullopt;
@@ -35,6 +42,7 @@ std::optional<std::filesystem::path> oracle_directory() {
 }
 
 void skip_without_oracle() {
+  skipped() = true;
   std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
 }
 

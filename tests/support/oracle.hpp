@@ -16,8 +16,10 @@ namespace ruq::test {
 /// The folder named by RUQ_ORACLE_DIR, or nothing when it is not set.
 std::optional<std::filesystem::path> oracle_directory();
 
-/// Says that RUQ_ORACLE_DIR is not set, in the words by which CTest counts a program as skipped.
+/// Says that RUQ_ORACLE_DIR is not set; a program without failures then counts as skipped.
 void skip_without_oracle();
+/// Whether skip_without_oracle() was called.
+bool skipped_some();
 
 /// One case of a fixture file.
 class OracleCase {

@@ -1,18 +1,13 @@
 // Files that another HDF5 library wrote: fixed-length text and 64-bit integers.
 #include "ruquant/io/tensor_store.hpp"
 
-#include <iostream>
-
 #include "support/oracle.hpp"
 
 using namespace ruq;
 
 TEST_CASE("files of h5py are read, fixed-length text included") {
   const auto directory = ruq::test::oracle_directory();
-  if (!directory) {
-    std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
-    return;
-  }
+  if (!directory) return ruq::test::skip_without_oracle();
   const TensorReader reader(*directory / "ruquant_map.h5");
   CHECK(reader.text_attribute("", "fixture") == "ruquant_map");
   const Index cases = reader.integer_attribute("", "n_cases");

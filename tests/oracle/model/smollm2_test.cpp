@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 constexpr double kTolerance = 1e-4;
 
-// The folder named by a variable. The words must not be those that make CTest skip the program.
+// The folder named by a variable; without it this one comparison says that it was left out.
 std::optional<fs::path> folder_of(const char* variable) {
   const char* folder = std::getenv(variable);
   if (folder != nullptr && *folder != '\0') return fs::path(folder);

@@ -27,8 +27,7 @@ TEST_CASE("fast Hadamard products equal matmul_hadU and its transpose") {
 }
 
 TEST_CASE("constructed base matrices equal the published tables") {
-  // Constants: not every set of reference numbers repeats them. The words differ from those that
-  // make CTest count the whole program as skipped.
+  // Constants: not every set of reference numbers repeats them.
   const auto directory = oracle_directory();
   if (directory && !std::filesystem::exists(*directory / "hadamard_tables.h5")) {
     MESSAGE("hadamard_tables: not in this set of reference numbers");
