@@ -20,16 +20,12 @@ import numpy as np
 from analysis.labels import label, setting_list, tie_order, width_order
 
 FORMAT, FORMAT_VERSION = "ruquant-results", 1
-KEYS = {"trial": str, "about": str, "method": str, "widths": str, "seed": int, "config": dict,
-        "axes": dict, "inputs": dict, "token_ranges": dict, "math_backend": str,
-        "build_preset": str, "metrics": dict, "windows": dict, "sites": dict, "fallbacks": list}
+KEYS = {"trial": str, "about": str, "method": str, "widths": str, "seed": int,
+        "random": bool, "config": dict, "axes": dict, "inputs": dict, "token_ranges": dict,
+        "math_backend": str, "build_preset": str, "metrics": dict, "windows": dict, "sites": dict, "fallbacks": list}
 INPUT_KEYS = ("model", "model_note", "stream")
 TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory_mib", "threads")
 WINDOW_KEYS = ("nll", "nll_float")
-
-# Methods that draw no random numbers (is_random() in core/method): a sweep runs them once, with
-# seed 0. Trusted only while their seeds agree, see Run.is_random.
-SEEDLESS_METHODS = {"rtn", "smoothquant"}
 
 
 class RunError(Exception):
@@ -46,6 +42,7 @@ class Trial:
     method: str
     widths: str
     seed: int
+    random: bool
     config: dict
     axes: dict
     inputs: dict
@@ -184,9 +181,9 @@ class Run:
                 if key in trial.config}
 
     def is_random(self, method: str) -> bool:
-        """Whether results of a method depend on the seed: unless it is known not to, and its
-        trials that differ in nothing else agree."""
-        if method not in SEEDLESS_METHODS:
+        """Whether results of a method depend on the seed: unless its trials say that they do not,
+        and those that differ in nothing else agree."""
+        if any(trial.random for trial in self.trials if trial.method == method):
             return True
         seen = {}
         for trial in self.trials:

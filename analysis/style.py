@@ -22,7 +22,6 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 
-from analysis.runs import SEEDLESS_METHODS
 
 WIDTH = 7.0         # inches, the text width of a two-column page
 SEEDS_WANTED = 5    # a random method on fewer is a preview
@@ -154,7 +153,7 @@ def provenance(trials) -> str:
     def distinct(values) -> str:
         return " / ".join(dict.fromkeys(str(value) for value in values))
 
-    seeds = _numbers({t.seed for t in trials if t.method not in SEEDLESS_METHODS})
+    seeds = _numbers({t.seed for t in trials if t.random})
     parts = [f"Model: {distinct(t.inputs['model'] for t in trials)}; "
              f"{distinct(t.inputs['model_note'] for t in trials).rstrip('.')}.",
              f"Text: {distinct(t.inputs.get('text', 'a dump') for t in trials)}; "

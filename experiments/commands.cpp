@@ -1,6 +1,5 @@
 #include "experiments/commands.hpp"
 
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -8,13 +7,13 @@
 #include <cerrno>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <set>
 #include <thread>
 
+#include "experiments/process.hpp"
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
@@ -138,17 +137,8 @@ pid_t start_worker(const Request& request, std::size_t number) {
         std::string("--force"), std::string("--no-figures"), std::string("--quiet")}) {
     arguments.push_back(part);
   }
-  std::vector<char*> raw;
-  for (std::string& argument : arguments) raw.push_back(argument.data());
-  raw.push_back(nullptr);
-  const pid_t child = fork();
-  if (child < 0) fail("cannot start a worker process");
-  if (child == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGTERM);  // no worker outlives the run that started it
-    execv("/proc/self/exe", raw.data());
-    _exit(127);
-  }
-  return child;
+  return start_process(
+      {.file = "/proc/self/exe", .arguments = std::move(arguments), .ends_with_parent = true});
 }
 
 // Keeps `jobs` worker processes busy, one trial each. A worker that dies takes its trial with it
@@ -195,15 +185,10 @@ void run_in_workers(const Request& request, const RunFolder& folder,
 
 void draw_figures(const fs::path& folder) {
   const std::string script = (home().root / "analysis" / "draw.py").string();
-  const pid_t child = fork();
-  if (child == 0) {
-    dup2(STDERR_FILENO, STDOUT_FILENO);
-    execlp(home().python.c_str(), home().python.c_str(), script.c_str(), folder.c_str(), nullptr);
-    _exit(127);
-  }
-  int status = 0;
-  if (child > 0) waitpid(child, &status, 0);
-  if (child < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+  const int code = run_process({.file = home().python,
+                                .arguments = {home().python, script, folder.string()},
+                                .output_to_errors = true});
+  if (code != 0) {
     logger().warn("figures were not drawn; {} {} draws them", script, folder.string());
   }
 }

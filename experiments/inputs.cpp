@@ -1,15 +1,12 @@
 #include "experiments/inputs.hpp"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
-#include <iterator>
-#include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "experiments/document.hpp"
+#include "experiments/process.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/rng.hpp"
@@ -28,24 +25,14 @@ std::string environment(const char* name, const std::string& fallback) {
   return value != nullptr && *value != '\0' ? std::string(value) : fallback;
 }
 
-// Runs a program of the data room and waits; its messages go to our standard error.
+// Runs a program of the data room; its messages go to our standard error.
 void start_data_program(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(),
                    {home().python, (home().root / "data" / "prepare.py").string()});
-  std::vector<char*> raw;
-  for (std::string& argument : arguments) raw.push_back(argument.data());
-  raw.push_back(nullptr);
-  const pid_t child = fork();
-  if (child < 0) fail("cannot start {}", home().python);
-  if (child == 0) {
-    dup2(STDERR_FILENO, STDOUT_FILENO);
-    execvp(raw[0], raw.data());
-    _exit(127);
-  }
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return;
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
+  const int code = run_process(
+      {.file = home().python, .arguments = std::move(arguments), .output_to_errors = true});
+  if (code == 0) return;
+  if (code == kNotStarted) {
     fail("{} cannot be run; RUQ_PYTHON names the interpreter that has data/requirements.txt",
          home().python);
   }
@@ -82,11 +69,14 @@ fs::path prepare_model(const ModelSource& source) {
   return directory;
 }
 
-std::uint64_t hash_file(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  if (!in) fail("{}: cannot be read", file.string());
-  const std::string bytes{std::istreambuf_iterator<char>(in), {}};
-  return hash_text(bytes);
+std::uint64_t hash_file(const fs::path& file) { return hash_text(read_text(file)); }
+
+// What `make` makes of a path, made once a process: every trial of a sweep asks again.
+template <class T, T (*make)(const fs::path&)>
+const T& once(const fs::path& path) {
+  static std::map<fs::path, T> known;
+  const auto found = known.find(path);
+  return found != known.end() ? found->second : known.emplace(path, make(path)).first->second;
 }
 
 // Before the model is made, which may take minutes.
@@ -111,7 +101,7 @@ fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
     fail("text.source: {} needs {}; with text.source=tokens a token file is read instead",
          text.source, tokenizer.string());
   }
-  std::uint64_t key = hash_file(tokenizer);
+  std::uint64_t key = once<std::uint64_t, hash_file>(tokenizer);
   if (!text.path.empty()) {
     const auto stamp = fs::last_write_time(text.path).time_since_epoch().count();
     const std::string name = fmt::format("{} {}", fs::absolute(text.path).string(), stamp);
@@ -125,25 +115,6 @@ fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
   if (!text.path.empty()) arguments.insert(arguments.end(), {"--path", text.path});
   with_context("text.source", [&] { run_data_program(arguments); });
   return file;
-}
-
-// The dump of a sweep is looked at once, not once a trial.
-const ActivationSet& dump_once(const fs::path& file) {
-  static std::mutex mutex;
-  static std::map<std::string, ActivationSet> known;
-  const std::lock_guard lock(mutex);
-  const auto found = known.find(file.string());
-  if (found != known.end()) return found->second;
-  return known.emplace(file.string(), load_activations(file)).first->second;
-}
-
-std::string file_digest_once(const fs::path& file) {
-  static std::mutex mutex;
-  static std::map<std::string, std::string> known;
-  const std::lock_guard lock(mutex);
-  std::string& digest = known[file.string()];
-  if (digest.empty()) digest = fmt::format("{:016x}", hash_file(file));
-  return digest;
 }
 
 std::string model_note(const fs::path& directory) {
@@ -199,15 +170,11 @@ std::string model_name(const Config& config) {
   return (path.has_filename() ? path : path.parent_path()).filename().string();
 }
 
-// Digests take a pass over the weights; a process asks for each model once.
-std::string known_model_digest(const fs::path& directory) {
-  static std::mutex mutex;
-  static std::map<std::string, std::string> known;
-  const std::lock_guard lock(mutex);
-  std::string& digest = known[directory.string()];
-  if (digest.empty()) digest = model_digest(directory);
-  return digest;
+const std::string& known_model_digest(const fs::path& directory) {
+  return once<std::string, model_digest>(directory);
 }
+
+const TokenFile& known_tokens(const fs::path& file) { return once<TokenFile, load_tokens>(file); }
 
 Inputs prepare_inputs(const Config& config) {
   Inputs inputs;
@@ -230,7 +197,7 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
     identity.text["model"] = model_name(config);
     identity.text["model_digest"] = known_model_digest(inputs.model);
     identity.text["model_note"] = model_note(inputs.model);
-    const TokenFile tokens = load_tokens(inputs.tokens);
+    const TokenFile& tokens = known_tokens(inputs.tokens);
     identity.text["text"] = tokens.source;
     identity.text["text_digest"] = tokens.digest;
     identity.text["text_note"] = tokens.note;
@@ -240,9 +207,10 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
         begin, begin + config.evaluation.windows * config.evaluation.window_tokens};
   }
   if (!inputs.activations.empty()) {
-    identity.text["activations_digest"] = file_digest_once(inputs.activations);
+    identity.text["activations_digest"] =
+        fmt::format("{:016x}", once<std::uint64_t, hash_file>(inputs.activations));
     if (inputs.model.empty()) {
-      identity.text["model"] = dump_once(inputs.activations).model;
+      identity.text["model"] = once<ActivationSet, load_activations>(inputs.activations).model;
       identity.text["model_note"] = "activations and weights of a dump";
     }
   }
@@ -255,11 +223,8 @@ void check_trial(const Config& config, const Inputs& inputs) {
     fail("nothing to do: evaluation.language and activations.measure are both false");
   }
   if (config.quant.weight.rounds() && rounding_needs_hessian(config.quant.rounding)) {
-    fail(
-        "quant.rounding: '{}' needs the Hessian of every linear's inputs, which trials do not "
-        "gather "
-        "yet",
-        config.quant.rounding);
+    fail("quant.rounding: '{}' needs the Hessians of the linears' inputs; trials gather none yet",
+         config.quant.rounding);
   }
   const auto check_shapes = [&](const ModelConfig& shapes) {
     for (const Index layer : config.activations.layers) {
@@ -271,10 +236,11 @@ void check_trial(const Config& config, const Inputs& inputs) {
   };
   if (!inputs.model.empty()) {
     const ModelConfig model = read_model_config(inputs.model / "config.json");
-    check_tokens(config, load_tokens(inputs.tokens), model);
+    check_tokens(config, known_tokens(inputs.tokens), model);
     check_shapes(model);
   }
-  if (!inputs.activations.empty()) check_shapes(dump_once(inputs.activations).config);
+  if (!inputs.activations.empty())
+    check_shapes(once<ActivationSet, load_activations>(inputs.activations).config);
 }
 
 std::span<const std::int32_t> TokenFile::split(const std::string& name) const {

@@ -50,7 +50,7 @@ InputIdentity identify(const Config& config, const Inputs& inputs);
 
 /// Name and digest of a configured model; the digest of a directory is computed once a process.
 std::string model_name(const Config& config);
-std::string known_model_digest(const std::filesystem::path& directory);
+const std::string& known_model_digest(const std::filesystem::path& directory);
 
 /// Checks everything about a trial that can be checked without loading weights: shapes against
 /// config.json or the dump, window lengths against token ranges. Error says what does not fit.
@@ -67,6 +67,8 @@ struct TokenFile {
 };
 /// Error naming the file for a wrong format, a range outside the ids, or splits that overlap.
 TokenFile load_tokens(const std::filesystem::path& file);
+/// The same, read once a process.
+const TokenFile& known_tokens(const std::filesystem::path& file);
 
 /// The tokens that are scored: the first windows of the configured split.
 std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens);

@@ -101,7 +101,7 @@ Workbench::~Workbench() = default;
 
 void Workbench::Impl::load(const Inputs& inputs) {
   if (tokens_key != inputs.tokens.string()) {
-    tokens = load_tokens(inputs.tokens);
+    tokens = known_tokens(inputs.tokens);
     tokens_key = inputs.tokens.string();
     session.reset();
   }

@@ -1,8 +1,5 @@
 #include "ruquant/learn/fine_tune.hpp"
 
-#include <ceres/gradient_problem.h>
-#include <ceres/gradient_problem_solver.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -11,6 +8,7 @@
 #include <variant>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/learn/lbfgs.hpp"
 #include "ruquant/learn/sphere_product.hpp"
 
 namespace ruq {
@@ -247,16 +245,10 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSampl
   // The problem owns cost and manifold.
   const ceres::GradientProblem problem(new Cost<S>(state, static_cast<int>(point.size())),
                                        new SphereProduct(dimensions));
-  ceres::GradientProblemSolver::Options solver;
-  solver.line_search_direction_type = ceres::LBFGS;
-  solver.max_num_iterations = static_cast<int>(options.max_iterations);
-  solver.function_tolerance = 1e-7;
-  solver.logging_type = ceres::SILENT;
-  ceres::GradientProblemSolver::Summary summary;
-  ceres::Solve(solver, problem, point.data(), &summary);
+  const auto summary = minimize_lbfgs(problem, options.max_iterations, point);
 
   for (std::size_t i = 0; i < omega.size(); ++i) omega[i] = unit(state.best[i]);
-  state.report.iterations = std::max<Index>(0, std::ssize(summary.iterations) - 1);
+  state.report.iterations = iterations_of(summary);
   state.report.termination = summary.message;
   return std::move(state.report);
 }

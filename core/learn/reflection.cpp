@@ -1,12 +1,10 @@
 #include "ruquant/learn/reflection.hpp"
 
-#include <ceres/gradient_problem.h>
-#include <ceres/gradient_problem_solver.h>
-
 #include <cmath>
 #include <vector>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/learn/lbfgs.hpp"
 #include "ruquant/learn/sphere.hpp"
 
 namespace ruq {
@@ -126,18 +124,12 @@ ReflectionFit optimize_reflection(const Matrix<double>& y, const Matrix<double>&
   // The problem owns cost and manifold.
   const ceres::GradientProblem problem(new Cost(objective, start.size(), fit.report.evaluations),
                                        new SphereManifold(static_cast<int>(start.size())));
-  ceres::GradientProblemSolver::Options solver;
-  solver.line_search_direction_type = ceres::LBFGS;
-  solver.max_num_iterations = static_cast<int>(options.max_iterations);
-  solver.function_tolerance = 1e-7;
-  solver.logging_type = ceres::SILENT;
-  ceres::GradientProblemSolver::Summary summary;
   Vector<double> v = start;
-  ceres::Solve(solver, problem, v.data(), &summary);
+  const auto summary = minimize_lbfgs(problem, options.max_iterations, v);
 
   fit.report.initial_cost = summary.initial_cost;
   fit.report.final_cost = summary.final_cost;
-  fit.report.iterations = static_cast<Index>(summary.iterations.size()) - 1;
+  fit.report.iterations = iterations_of(summary);
   fit.report.termination = summary.message;
   if (summary.IsSolutionUsable() && summary.final_cost <= summary.initial_cost) {
     fit.v = v.normalized();

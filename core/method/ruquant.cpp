@@ -8,6 +8,7 @@
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/learn/fine_tune.hpp"
 #include "ruquant/learn/reflection.hpp"
 #include "ruquant/method/entries.hpp"
 #include "ruquant/transform/hadamard.hpp"
@@ -35,14 +36,6 @@ Matrix<double> hadamard_map(Matrix<S>& samples, Draws& draws) {
   rotation.append(HadamardStep{order});
   rotation.cast<S>().apply(samples);
   return rotation.to_matrix(width);
-}
-
-// |ω_j| raised to the floor, signs kept; zero stays zero (§1.10).
-Vector<double> floored(Vector<double> omega, double floor) {
-  for (double& value : omega) {
-    if (value != 0) value = std::copysign(std::max(std::abs(value), floor), value);
-  }
-  return omega;
 }
 
 // All weight rows that a site feeds, in the basis that the plan has reached.
@@ -77,7 +70,7 @@ Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>&
                               .weight_bits = plan.quant.weight.bits};
   const ReflectionFit result =
       optimize_reflection(y, stacked_weights(session, plan, site),
-                          floored(omega, options.omega_floor).normalized(), fit);
+                          raised_to_floor(omega, options.omega_floor).normalized(), fit);
   logger().debug("{}: reflection cost {:.6g} -> {:.6g} in {} iterations, {} evaluations: {}",
                  to_string(site), result.report.initial_cost, result.report.final_cost,
                  result.report.iterations, result.report.evaluations, result.report.termination);

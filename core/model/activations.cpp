@@ -12,8 +12,6 @@ namespace {
 
 constexpr std::int64_t kFormatVersion = 1;
 
-bool has_norm(SiteKind kind) { return kind == SiteKind::attn_in || kind == SiteKind::mlp_in; }
-
 // `count` rows of `tensor`, evenly spaced and in order; all of them when there are fewer.
 Matrix<float> spaced_rows(const Matrix<float>& tensor, Index count) {
   const Index kept = std::min(count, tensor.rows());

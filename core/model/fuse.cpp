@@ -11,8 +11,6 @@
 namespace ruq {
 namespace {
 
-bool has_norm(SiteKind kind) { return kind == SiteKind::attn_in || kind == SiteKind::mlp_in; }
-
 template <class S, class Change>
 void in_double(Matrix<S>& matrix, const Change& change) {
   Matrix<double> wide = matrix.template cast<double>();

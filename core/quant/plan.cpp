@@ -11,8 +11,7 @@ namespace {
 
 constexpr std::int64_t kFormatVersion = 1;
 
-// --- transforms in a file: one group a step, named by its position, with attribute "kind"
-// ---------
+// Transforms in a file: one group a step, named by its position, with attribute "kind".
 
 void write_map(TensorWriter& file, const std::string& name, const SquareMap<double>& square) {
   file.write(name + "/map", square.map);
@@ -108,8 +107,7 @@ Transform<double> read_transform(const TensorReader& file, const std::string& gr
   return transform;
 }
 
-// --- quantizers
-// -------------------------------------------------------------------------------------
+// Quantizers in a file: one group an operand.
 
 template <class Settings, class Visit>
 void for_each_operand(Settings& quant, const Visit& visit) {

@@ -5,18 +5,17 @@
 //   code = clamp(rint(x/Δ) + z, code_min, code_max),   value = (code − z)·Δ,   rint: half to even
 //
 // Rules (specification §1.8, §2.2), Q = 2^b − 1, ρ = clip ratio:
-//   omniquant          lo = ρ·min, hi = ρ·max; Δ = clamp((hi−lo)/Q, 1e-5, 1e4), z =
-//   rint(clamp(−lo/Δ,
-//                      ±1e4)); codes 0..Q. Zero is not forced into the range and z may lie outside
-//                      [0, Q]. Symmetric: Δ = max(|lo|,|hi|)/(2^{b−1}−1), z = 2^{b−1}−1. RUQuant,
-//                      DuQuant, OmniQuant.
-//   quarot_activation  range extended to hold 0 (not within groups, unless one is constant);
-//   symmetric:
-//                      Δ = max|x|ρ/(2^{b−1}−1), z = 0, codes −2^{b−1}..2^{b−1}−1; asymmetric: codes
-//                      0..Q. A zero row has Δ = 1.
-//   quarot_weight      the same with Δ floored at 1e-5 over its divisor; `search` shrinks the range
-//   by
-//                      p = 1 − i/100, i = 0..79 and keeps the first p with the least Σ|x − x̂|^2.4.
+//   omniquant
+//     lo = ρ·min, hi = ρ·max; Δ = clamp((hi−lo)/Q, 1e-5, 1e4), z = rint(clamp(−lo/Δ, ±1e4)); codes
+//     0..Q. Zero is not forced into the range and z may lie outside [0, Q]. Symmetric:
+//     Δ = max(|lo|,|hi|)/(2^{b−1}−1), z = 2^{b−1}−1. RUQuant, DuQuant, OmniQuant.
+//   quarot_activation
+//     range extended to hold 0 (not within groups, unless one is constant); symmetric:
+//     Δ = max|x|ρ/(2^{b−1}−1), z = 0, codes −2^{b−1}..2^{b−1}−1; asymmetric: codes 0..Q. A zero
+//     row has Δ = 1.
+//   quarot_weight
+//     the same with Δ floored at 1e-5 over its divisor; `search` shrinks the range by
+//     p = 1 − i/100, i = 0..79 and keeps the first p with the least Σ|x − x̂|^2.4.
 #pragma once
 
 #include <string>

@@ -50,6 +50,8 @@ std::vector<Linear> linears_of(SiteKind kind) {
   }
 }
 
+bool has_norm(SiteKind kind) { return kind == SiteKind::attn_in || kind == SiteKind::mlp_in; }
+
 SiteKind input_site(Linear linear) {
   for (const SiteKind kind : kLinearSites) {
     const auto fed = linears_of(kind);

@@ -34,5 +34,7 @@ std::string to_string(const Site& site);      ///< "layers.3.attn_in"
 /// Empty for queries, keys and values.
 std::vector<Linear> linears_of(SiteKind kind);
 SiteKind input_site(Linear linear);
+/// Whether a norm produces the tensor: attn_in and mlp_in.
+bool has_norm(SiteKind kind);
 
 }  // namespace ruq

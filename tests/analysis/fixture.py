@@ -71,6 +71,7 @@ def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:
     return {
         "format": "ruquant-results", "format_version": 1, "trial": trial,
         "about": " ".join(axes.values()), "method": method, "widths": widths, "seed": seed,
+        "random": method not in SEEDLESS,
         "config": config, "axes": axes,
         "inputs": {"model": "toy-model", "model_digest": "aa", "text": "toytext",
                    "model_note": "float means 4-bit blocks dequantized, not the trained weights",

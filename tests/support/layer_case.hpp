@@ -46,6 +46,16 @@ inline ModelConfig layer_config(const OracleCase& c) {
   return config;
 }
 
+/// Queries and keys are clipped like activations, values are not (§1.9).
+inline QuantSettings official_quantizers(const OracleCase& c) {
+  QuantSettings quant;
+  quant.activation = {.bits = c.integer("abits"), .clip_ratio = c.real("lac")};
+  quant.weight = {.bits = c.integer("wbits"), .clip_ratio = c.real("swc")};
+  quant.queries = quant.keys = quant.activation;
+  quant.values = {.bits = c.integer("abits")};
+  return quant;
+}
+
 inline Model<double> layer_model(const OracleCase& c) {
   Model<double> model;
   model.config = layer_config(c);

@@ -46,16 +46,6 @@ Transform<double> site_rotation(const OracleCase& c, SiteKind kind, const Vector
   return rotation;
 }
 
-// Queries and keys are clipped like activations, values are not (§1.9).
-QuantSettings quantizers(const OracleCase& c) {
-  QuantSettings quant;
-  quant.activation = {.bits = c.integer("abits"), .clip_ratio = c.real("lac")};
-  quant.weight = {.bits = c.integer("wbits"), .clip_ratio = c.real("swc")};
-  quant.queries = quant.keys = quant.activation;
-  quant.values = {.bits = c.integer("abits")};
-  return quant;
-}
-
 // All sequences [S,T,h] under each other.
 Matrix<double> stacked(const OracleCase& c, const std::string& name) {
   const Shape shape = c.shape(name);
@@ -79,7 +69,7 @@ TEST_CASE("fine-tuning the reflections of a block follows the official code") {
     }
     const BlockSamples<double> samples{stacked(c, "student_in"), stacked(c, "teacher_out"),
                                        c.shape("student_in").at(1)};
-    ReflectionObjective<double> objective(config, folded_layer(c), plan, quantizers(c));
+    ReflectionObjective<double> objective(config, folded_layer(c), plan, official_quantizers(c));
     const std::vector<Index> windows = c.integers("sample_index");
     const std::span<const Index> order_of_windows(windows);
 

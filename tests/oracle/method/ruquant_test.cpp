@@ -30,16 +30,6 @@ RuquantOptions official_options(const OracleCase& c) {
   return options;
 }
 
-// Queries and keys are clipped like activations, values are not (§1.9).
-QuantSettings official_quantizers(const OracleCase& c) {
-  QuantSettings quant;
-  quant.activation = {.bits = c.integer("abits"), .clip_ratio = c.real("lac")};
-  quant.weight = {.bits = c.integer("wbits"), .clip_ratio = c.real("swc")};
-  quant.queries = quant.keys = quant.activation;
-  quant.values = {.bits = c.integer("abits")};
-  return quant;
-}
-
 // Block maps and permutations of a site, against `map_name` [tau+1,B,B] and `perm_name` [tau,d].
 void check_rotation(const Transform<double>& online, const OracleCase& c,
                     const std::string& map_name, const std::string& perm_name, double tolerance) {
