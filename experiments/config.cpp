@@ -119,6 +119,11 @@ Fields Config::fields() {
   bind_spec(fields, "quant.keys.", quant.keys);
   bind_spec(fields, "quant.values.", quant.values);
   fields.add_choice("quant.rounding", quant.rounding, rounding_names(), "how weights are rounded");
+  ruq::bind(fields, quant.rounding_options, "quant.");
+  fields.add_choice("quant.activation_levels", quant.activation_levels,
+                    {"midpoint", "centroid", "lloyd_max"},
+                    "levels of the linear sites: the uniform grid, the calibrated means of its "
+                    "bins, or calibrated thresholds and levels");
   fields.add("record.plans", record.plans, "keep plan.h5 of every trial");
   fields.add("seed", seed, {.min = 0}, "seed of the method's random streams");
 

@@ -222,10 +222,6 @@ void check_trial(const Config& config, const Inputs& inputs) {
   if (!config.measures_language() && !config.measures_tensors()) {
     fail("nothing to do: evaluation.language and activations.measure are both false");
   }
-  if (config.quant.weight.rounds() && rounding_needs_hessian(config.quant.rounding)) {
-    fail("quant.rounding: '{}' needs the Hessians of the linears' inputs; trials gather none yet",
-         config.quant.rounding);
-  }
   const auto check_shapes = [&](const ModelConfig& shapes) {
     for (const Index layer : config.activations.layers) {
       if (layer >= shapes.layers) {

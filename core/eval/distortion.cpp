@@ -103,7 +103,8 @@ std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfi
     const Matrix<double> weight = stored.cast<double>();
     Matrix<double> turned = weight;
     transform.apply_dual(turned);
-    const Matrix<double> kept = round_weight(plan.quant.rounding, turned, plan.quant.weight);
+    const Matrix<double> kept =
+        round_weight(calibration_rounding(plan.quant), turned, plan.quant.weight);
     const Matrix<double> expected = product_transposed<double>(original, weight);
     output_error += (product_transposed<double>(rounded, kept) - expected).squaredNorm();
     output_power += expected.squaredNorm();

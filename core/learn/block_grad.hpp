@@ -24,16 +24,6 @@
 
 namespace ruq {
 
-/// Factors of the least and the greatest value of every token at a site, instead of the clip ratio.
-struct ClipPair {
-  double low = 1, high = 1;
-};
-
-template <class T>
-using PerSite = std::array<T, kLinearSites.size()>;
-template <class T>
-using PerLinear = std::array<T, kLinears.size()>;
-
 /// What can be trained. Transforms act where SitePlan::online and LayerPlan::query_key do, after
 /// the fixed transform of the site; weights get their duals.
 struct BlockParameters {

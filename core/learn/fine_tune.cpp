@@ -91,7 +91,7 @@ class Cost final : public ceres::FirstOrderFunction {
  public:
   struct State {
     ReflectionObjective<S>& objective;
-    const BlockSamples<S>& samples;
+    const OutputSamples<S>& samples;
     double unit = 0;  // the loss at the first evaluation
     double best_loss = std::numeric_limits<double>::infinity();
     Directions best;
@@ -128,7 +128,7 @@ class Cost final : public ceres::FirstOrderFunction {
 };
 
 template <class S>
-void check_samples(const ModelConfig& config, const BlockSamples<S>& samples) {
+void check_samples(const ModelConfig& config, const OutputSamples<S>& samples) {
   if (samples.length <= 0 || samples.input.rows() == 0) {
     fail("fine-tuning: found no samples, expected at least one window");
   }
@@ -164,7 +164,7 @@ void ReflectionObjective<S>::install(const Directions& omega) {
 }
 
 template <class S>
-double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamples<S>& samples,
+double ReflectionObjective<S>::evaluate(const Directions& omega, const OutputSamples<S>& samples,
                                         std::span<const Index> windows, Directions* gradient) {
   install(omega);
   const Index length = samples.length;
@@ -190,13 +190,13 @@ double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamp
 }
 
 template <class S>
-double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamples<S>& samples,
+double ReflectionObjective<S>::evaluate(const Directions& omega, const OutputSamples<S>& samples,
                                         Directions* gradient) {
   return evaluate(omega, samples, all_windows(samples.windows()), gradient);
 }
 
 template <class S>
-Matrix<S> ReflectionObjective<S>::output(const BlockSamples<S>& samples, Index window) const {
+Matrix<S> ReflectionObjective<S>::output(const OutputSamples<S>& samples, Index window) const {
   return block_.forward(samples.input.middleRows(window * samples.length, samples.length),
                         samples.length);
 }
@@ -209,7 +209,7 @@ Vector<double> raised_to_floor(Vector<double> omega, double floor) {
 }
 
 template <class S>
-FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
+FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
                              std::span<const Index> order, const FineTuneOptions& options,
                              Directions& omega,
                              const std::function<void(const Directions&)>& after_step) {
@@ -232,7 +232,7 @@ FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const BlockSampl
 }
 
 template <class S>
-FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
+FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
                              const FineTuneOptions& options, Directions& omega) {
   std::vector<int> dimensions;
   for (Vector<double>& part : omega) {
@@ -255,7 +255,7 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSampl
 
 template <class S>
 FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
-                                     const QuantSettings& quant, const BlockSamples<S>& samples,
+                                     const QuantSettings& quant, const OutputSamples<S>& samples,
                                      const FineTuneOptions& options, LayerPlan& plan,
                                      const Directions* start) {
   check_samples(config, samples);
@@ -283,15 +283,15 @@ FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeigh
   return report;
 }
 
-#define RUQ_INSTANTIATE(S)                                                                      \
-  template class ReflectionObjective<S>;                                                        \
-  template FineTuneReport tune_by_adamw(                                                        \
-      ReflectionObjective<S>&, const BlockSamples<S>&, std::span<const Index>,                  \
-      const FineTuneOptions&, Directions&, const std::function<void(const Directions&)>&);      \
-  template FineTuneReport tune_by_lbfgs(ReflectionObjective<S>&, const BlockSamples<S>&,        \
-                                        const FineTuneOptions&, Directions&);                   \
-  template FineTuneReport fine_tune_reflections(                                                \
-      const ModelConfig&, const LayerWeights<S>&, const QuantSettings&, const BlockSamples<S>&, \
+#define RUQ_INSTANTIATE(S)                                                                       \
+  template class ReflectionObjective<S>;                                                         \
+  template FineTuneReport tune_by_adamw(                                                         \
+      ReflectionObjective<S>&, const OutputSamples<S>&, std::span<const Index>,                  \
+      const FineTuneOptions&, Directions&, const std::function<void(const Directions&)>&);       \
+  template FineTuneReport tune_by_lbfgs(ReflectionObjective<S>&, const OutputSamples<S>&,        \
+                                        const FineTuneOptions&, Directions&);                    \
+  template FineTuneReport fine_tune_reflections(                                                 \
+      const ModelConfig&, const LayerWeights<S>&, const QuantSettings&, const OutputSamples<S>&, \
       const FineTuneOptions&, LayerPlan&, const Directions*);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

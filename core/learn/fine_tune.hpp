@@ -28,7 +28,7 @@ using Directions = PerSite<Vector<double>>;
 
 /// What a block gets and what it should give; windows·length rows each.
 template <class S>
-struct BlockSamples {
+struct OutputSamples {
   Matrix<S> input;   ///< [windows·length, h]
   Matrix<S> target;  ///< [windows·length, h]
   Index length = 0;
@@ -48,13 +48,13 @@ class ReflectionObjective {
   /// The reflections of the plan.
   const Directions& start() const { return start_; }
   /// L over the windows named; fills `gradient` (∂L/∂ω) unless null.
-  double evaluate(const Directions& omega, const BlockSamples<S>& samples,
+  double evaluate(const Directions& omega, const OutputSamples<S>& samples,
                   std::span<const Index> windows, Directions* gradient = nullptr);
   /// L over all windows.
-  double evaluate(const Directions& omega, const BlockSamples<S>& samples,
+  double evaluate(const Directions& omega, const OutputSamples<S>& samples,
                   Directions* gradient = nullptr);
   /// The block's output on one window [length, h] at the ω last evaluated.
-  Matrix<S> output(const BlockSamples<S>& samples, Index window) const;
+  Matrix<S> output(const OutputSamples<S>& samples, Index window) const;
 
  private:
   void install(const Directions& omega);
@@ -89,14 +89,14 @@ Vector<double> raised_to_floor(Vector<double> omega, double floor);
 /// One AdamW step for each window of `order`, on ω in place. `after_step` sees ω after the step,
 /// before the next floor. Does not fill initial_loss and final_loss.
 template <class S>
-FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
+FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
                              std::span<const Index> order, const FineTuneOptions& options,
                              Directions& omega,
                              const std::function<void(const Directions&)>& after_step = {});
 
 /// L-BFGS from ω / ‖ω‖, in place.
 template <class S>
-FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
+FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
                              const FineTuneOptions& options, Directions& omega);
 
 /// Tunes the four reflections at the end of the online transforms of `plan`, in place. `start`,
@@ -104,7 +104,7 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSampl
 /// plan's unit vectors. Error if there are no samples or their shapes do not fit.
 template <class S>
 FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
-                                     const QuantSettings& quant, const BlockSamples<S>& samples,
+                                     const QuantSettings& quant, const OutputSamples<S>& samples,
                                      const FineTuneOptions& options, LayerPlan& plan,
                                      const Directions* start = nullptr);
 

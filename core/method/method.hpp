@@ -22,6 +22,8 @@ class Method {
   virtual void check(const ModelConfig& config, const QuantSettings& quant) const = 0;
   /// True when the plan depends on the seed.
   virtual bool is_random() const = 0;
+  /// True when the plan cannot be drawn up on dumped activations of single sites.
+  virtual bool needs_model() const { return false; }
   /// The plan for a model. Deterministic in (session, options, quant, the stream's seed).
   virtual Plan plan(CalibrationSession<float>& session, const QuantSettings& quant,
                     const Stream& stream) const = 0;

@@ -1,6 +1,7 @@
 #include "ruquant/model/calibration.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
@@ -12,6 +13,22 @@ namespace {
 bool is_linear_site(SiteKind kind) { return !linears_of(kind).empty(); }
 
 }  // namespace
+
+template <class S>
+const Model<S>& CalibrationSession<S>::model() const {
+  fail("found a dump of activations, expected a model: this method learns from whole blocks");
+}
+
+template <class S>
+std::vector<std::int32_t> CalibrationSession<S>::windows(Index, Index, const std::string&) const {
+  model();
+  return {};
+}
+
+template <class S>
+void CalibrationSession<S>::walk_blocks(const LearningWindows&, Plan&, const BlockVisitor<S>&) {
+  model();
+}
 
 template <class S>
 void walk_layer(const ModelConfig& config, LayerWeights<S> weights, Index layer, Index length,
@@ -26,7 +43,7 @@ void walk_layer(const ModelConfig& config, LayerWeights<S> weights, Index layer,
       install_site(plan, site, weights);
       plan.layers[static_cast<std::size_t>(layer)][site.kind].online.template cast<S>().apply(
           tensor);
-      fake_quantize(tensor, plan.quant.activation);
+      quantize_site(plan, site, tensor);
     } else if (quantized) {
       here.layers.assign(1, plan.layers[static_cast<std::size_t>(layer)]);
       runtime_hook<S>(here, config)(Site{0, site.kind}, tensor);
@@ -69,14 +86,19 @@ const Vector<S>& ModelSession<S>::norm_gain(Index layer, SiteKind kind) const {
 
 // Window positions are drawn uniformly from the calibration range, one stream a purpose.
 template <class S>
-std::vector<std::int32_t> ModelSession<S>::window_ids(Index windows, const char* purpose) const {
+std::vector<std::int32_t> ModelSession<S>::windows(Index count, Index length,
+                                                   const std::string& purpose) const {
+  if (length > std::ssize(tokens_)) {
+    fail("{}: found windows of {} tokens, expected at most the {} of the calibration range",
+         purpose, length, tokens_.size());
+  }
   Stream stream(static_cast<std::uint64_t>(options_.seed), fmt::format("calibration/{}", purpose));
-  const Vector<double> draws = stream.uniform(windows);
-  const auto room = static_cast<double>(std::ssize(tokens_) - options_.window_tokens + 1);
+  const Vector<double> draws = stream.uniform(count);
+  const auto room = static_cast<double>(std::ssize(tokens_) - length + 1);
   std::vector<std::int32_t> ids;
   for (const double u : draws) {
     const auto begin = tokens_.begin() + static_cast<Index>(u * room);
-    ids.insert(ids.end(), begin, begin + options_.window_tokens);
+    ids.insert(ids.end(), begin, begin + length);
   }
   return ids;
 }
@@ -97,7 +119,7 @@ const ChannelMaxima& ModelSession<S>::channel_maxima() {
     seen =
         seen.cwiseMax(tensor.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>());
   };
-  const auto ids = window_ids(options_.windows, "maxima");
+  const auto ids = windows(options_.windows, options_.window_tokens, "maxima");
   for (Index w = 0; w < options_.windows; ++w) {
     const auto window = std::span(ids).subspan(static_cast<std::size_t>(w * options_.window_tokens),
                                                static_cast<std::size_t>(options_.window_tokens));
@@ -110,9 +132,9 @@ const ChannelMaxima& ModelSession<S>::channel_maxima() {
 template <class S>
 Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream) const {
   if (stream != CalibrationStream::mean_prefix) {
-    return embed<S>(model_, window_ids(options_.windows, "samples"));
+    return embed<S>(model_, windows(options_.windows, options_.window_tokens, "samples"));
   }
-  const auto ids = window_ids(options_.mean_windows, "mean");
+  const auto ids = windows(options_.mean_windows, options_.window_tokens, "mean");
   Matrix<double> mean = Matrix<double>::Zero(options_.window_tokens, model_.config.width);
   for (std::size_t i = 0; i < ids.size(); ++i) {
     mean.row(static_cast<Index>(i) % options_.window_tokens) +=
@@ -133,9 +155,47 @@ void ModelSession<S>::walk(CalibrationStream stream, Plan& plan, const SiteVisit
   }
 }
 
+template <class S>
+void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
+                                  const BlockVisitor<S>& visit) {
+  // One set of sequences: the float stream in the model's own basis, and what the visitor sees.
+  struct Sequences {
+    Matrix<S> original;
+    BlockSamples<S> seen;
+  };
+  const Transform<S> residual = plan.residual.template cast<S>();
+  const auto start = [&](Index count, const std::string& purpose) {
+    Sequences stream{embed<S>(model_, windows(count, options.tokens, purpose)), {}};
+    stream.seen.length = options.tokens;
+    stream.seen.quantized_input = stream.original;
+    residual.apply(stream.seen.quantized_input);
+    return stream;
+  };
+  std::array streams = {start(options.train, "learning"), start(options.held_out, "held out")};
+  const SiteVisitor<S> nothing = [](const Site&, const Matrix<S>&, Plan&) {};
+  Plan identity = Plan::identity("float", model_.config.layers, QuantSettings{});
+  for (Index l = 0; l < model_.config.layers; ++l) {
+    const LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
+    for (Sequences& stream : streams) {
+      stream.seen.float_input = stream.original;
+      residual.apply(stream.seen.float_input);
+      walk_layer(model_.config, weights, l, options.tokens, false, identity, nothing,
+                 stream.original);
+      stream.seen.target = stream.original;
+      residual.apply(stream.seen.target);
+    }
+    visit(BlockView<S>{l, weights, streams[0].seen, streams[1].seen}, plan);
+    for (Sequences& stream : streams) {
+      walk_layer(model_.config, weights, l, options.tokens, true, plan, nothing,
+                 stream.seen.quantized_input);
+    }
+  }
+}
+
 #define RUQ_INSTANTIATE(S)                                                                 \
   template void walk_layer(const ModelConfig&, LayerWeights<S>, Index, Index, bool, Plan&, \
                            const SiteVisitor<S>&, Matrix<S>&);                             \
+  template class CalibrationSession<S>;                                                    \
   template class ModelSession<S>;
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

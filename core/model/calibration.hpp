@@ -30,6 +30,25 @@ using SiteVisitor = std::function<void(const Site& site, const Matrix<S>& tensor
 /// any transform: [layer][site] → vector of the site's width.
 using ChannelMaxima = std::vector<std::array<Vector<double>, kLinearSites.size()>>;
 
+/// Sequences that a method learns from, and those on which it is judged.
+struct LearningWindows {
+  Index train = 8;
+  Index held_out = 2;
+  Index tokens = 256;  ///< of each
+};
+
+template <class S>
+struct BlockView {
+  Index layer = 0;
+  const LayerWeights<S>& weights;  ///< before any transform
+  const BlockSamples<S>& train;
+  const BlockSamples<S>& held_out;  ///< no rows where none were asked for
+};
+
+/// Called block after block; may change everything the plan says about this layer.
+template <class S>
+using BlockVisitor = std::function<void(const BlockView<S>& block, Plan& plan)>;
+
 template <class S>
 class CalibrationSession {
  public:
@@ -45,6 +64,16 @@ class CalibrationSession {
   virtual const ChannelMaxima& channel_maxima() = 0;
   /// Visits every linear site in order. A session over a dump walks the stream it holds.
   virtual void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) = 0;
+
+  /// What follows needs a whole model: Error on a session that has none.
+  virtual const Model<S>& model() const;
+  /// Windows of the calibration range, drawn for this purpose: [windows·tokens] ids.
+  virtual std::vector<std::int32_t> windows(Index windows, Index tokens,
+                                            const std::string& purpose) const;
+  /// Visits block after block. After a visit the float stream has gone through the float block and
+  /// the quantized stream through the block as the plan now says.
+  virtual void walk_blocks(const LearningWindows& windows, Plan& plan,
+                           const BlockVisitor<S>& visit);
 };
 
 /// How a model is calibrated. Windows are cut at random from the calibration range.
@@ -69,12 +98,16 @@ class ModelSession final : public CalibrationSession<S> {
   const Vector<S>& norm_gain(Index layer, SiteKind kind) const override;
   const ChannelMaxima& channel_maxima() override;
   void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) override;
+  const Model<S>& model() const override { return model_; }
+  std::vector<std::int32_t> windows(Index windows, Index tokens,
+                                    const std::string& purpose) const override;
+  void walk_blocks(const LearningWindows& windows, Plan& plan,
+                   const BlockVisitor<S>& visit) override;
 
   /// Hands over maxima known from an earlier session of the same model, tokens and options.
   void set_channel_maxima(ChannelMaxima maxima) { maxima_ = std::move(maxima); }
 
  private:
-  std::vector<std::int32_t> window_ids(Index windows, const char* purpose) const;
   Matrix<S> stream_input(CalibrationStream stream) const;
 
   const Model<S>& model_;

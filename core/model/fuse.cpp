@@ -1,6 +1,7 @@
 #include "ruquant/model/fuse.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -75,6 +76,26 @@ void fold_norm(const Plan& plan, const Transform<double>& folded, SiteKind kind,
   gain = folded_gain.template cast<S>();
 }
 
+// Rounds one weight in place and tells what it takes to store.
+template <class S>
+RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index layer,
+                           Linear linear, const Matrix<double>* hessian, LayerWeights<S>& weights) {
+  Matrix<S>& weight = weights[linear].weight;
+  const auto& planned = plan.layers.at(static_cast<std::size_t>(layer))
+                            .weight_clips[static_cast<std::size_t>(linear)];
+  RowClips<S> clips;
+  if (planned) clips = {planned->low.template cast<S>(), planned->high.template cast<S>()};
+  const auto start = std::chrono::steady_clock::now();
+  RoundedWeight<S> rounded =
+      with_context(fmt::format("layers.{}.{}", layer, to_string(linear)), [&] {
+        return round_weight<S>(rounding, {weight, plan.quant.weight, hessian,
+                                          plan.quant.rounding_options, planned ? &clips : nullptr});
+      });
+  weight = std::move(rounded.weight);
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+  return {layer, linear, weight.size(), rounded.bits, std::move(rounded.details), seconds.count()};
+}
+
 }  // namespace
 
 Transform<double> repeat_over_query_heads(const Transform<double>& value_space,
@@ -142,26 +163,31 @@ void transform_site_weights(const Plan& plan, const Site& site, LayerWeights<S>&
   for (const Linear linear : linears_of(site.kind)) apply_dual(online, weights[linear].weight);
 }
 
-template <class S>
-void round_site_weights(const Plan& plan, const Site& site, LayerWeights<S>& weights) {
-  for (const Linear linear : linears_of(site.kind)) {
-    Matrix<S>& weight = weights[linear].weight;
-    with_context(fmt::format("layers.{}.{}", site.layer, to_string(linear)), [&] {
-      weight = round_weight(plan.quant.rounding, std::move(weight), plan.quant.weight);
-    });
-  }
+std::string calibration_rounding(const QuantSettings& quant) {
+  return rounding_needs(quant.rounding) == RoundingNeeds::weight ? quant.rounding : "rtn";
 }
 
 template <class S>
 void install_site(const Plan& plan, const Site& site, LayerWeights<S>& weights) {
   transform_site_weights(plan, site, weights);
-  round_site_weights(plan, site, weights);
+  const std::string rounding = calibration_rounding(plan.quant);
+  for (const Linear linear : linears_of(site.kind)) {
+    round_linear(plan, rounding, site.layer, linear, nullptr, weights);
+  }
+}
+
+template <class S>
+void quantize_site(const Plan& plan, const Site& site, Matrix<S>& tensor) {
+  const SitePlan& here = plan.layers.at(static_cast<std::size_t>(site.layer))[site.kind];
+  fake_quantize(tensor, plan.quant.activation, here.clips, here.levels);
 }
 
 template <class S>
 SiteHook<S> runtime_hook(const Plan& plan, const ModelConfig& config) {
   struct Layer {
-    std::array<Transform<S>, kLinearSites.size()> online;
+    PerSite<Transform<S>> online;
+    PerSite<std::optional<ClipPair>> clips;
+    PerSite<CodeLevels> levels;
     Transform<S> query;
     Transform<S> key;
   };
@@ -169,7 +195,10 @@ SiteHook<S> runtime_hook(const Plan& plan, const ModelConfig& config) {
   for (const LayerPlan& planned : plan.layers) {
     Layer layer;
     for (const SiteKind kind : kLinearSites) {
-      layer.online[static_cast<std::size_t>(kind)] = planned[kind].online.template cast<S>();
+      const auto at = static_cast<std::size_t>(kind);
+      layer.online[at] = planned[kind].online.template cast<S>();
+      layer.clips[at] = planned[kind].clips;
+      layer.levels[at] = planned[kind].levels;
     }
     layer.query = planned.query_key.template cast<S>();
     layer.key = planned.query_key.inverse_transpose().template cast<S>();
@@ -198,15 +227,17 @@ SiteHook<S> runtime_hook(const Plan& plan, const ModelConfig& config) {
       case SiteKind::values:
         return per_head(tensor, Transform<S>(), quant.values);
       default:
-        layer.online[static_cast<std::size_t>(site.kind)].apply(tensor);
-        fake_quantize(tensor, quant.activation);
+        const auto at = static_cast<std::size_t>(site.kind);
+        layer.online[at].apply(tensor);
+        fake_quantize(tensor, quant.activation, layer.clips[at], layer.levels[at]);
     }
   };
 }
 
 template <class S>
 PlannedModel<S>::PlannedModel(const Model<S>& model, const Plan& plan,
-                              const std::function<void(const Model<S>&)>& before_rounding)
+                              const std::function<void(const Model<S>&)>& before_rounding,
+                              const RoundingHelp<S>& help)
     : model_(model), hook_(runtime_hook<S>(plan, model.config)) {
   RUQ_CHECK(plan.layers.size() == model.layers.size(), "plan of {} layers for a model of {}",
             plan.layers.size(), model.layers.size());
@@ -224,10 +255,77 @@ PlannedModel<S>::PlannedModel(const Model<S>& model, const Plan& plan,
     in_double(model_.embedding, [&](Matrix<double>& rows) { plan.residual.apply(rows); });
   }
   if (before_rounding) before_rounding(model_);
+  if (!plan.quant.weight.rounds()) return;
+  if (rounding_needs(plan.quant.rounding) == RoundingNeeds::weight) {
+    round_alone(plan);
+  } else {
+    round_with_data(plan, help);
+  }
+}
+
+template <class S>
+void PlannedModel<S>::round_alone(const Plan& plan) {
+  constexpr auto kEach = static_cast<Index>(kLinears.size());
+  rounded_.resize(static_cast<std::size_t>(model_.config.layers * kEach));
   parallel_for(model_.config.layers, [&](Index l) {
     LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
-    for (const SiteKind kind : kLinearSites) round_site_weights(plan, Site{l, kind}, weights);
+    for (const Linear linear : kLinears) {
+      rounded_[static_cast<std::size_t>(l * kEach + static_cast<Index>(linear))] =
+          round_linear(plan, plan.quant.rounding, l, linear, nullptr, weights);
+    }
   });
+}
+
+template <class S>
+void PlannedModel<S>::round_with_data(const Plan& plan, const RoundingHelp<S>& help) {
+  const RoundingNeeds needs = rounding_needs(plan.quant.rounding);
+  if (help.ids.empty() || (needs == RoundingNeeds::block && !help.learner)) {
+    fail("weight rounding '{}' needs sample sequences, and none were given", plan.quant.rounding);
+  }
+  const ModelConfig& config = model_.config;
+  const SiteHook<S> transforms = runtime_hook<S>(without_rounding(plan), config);
+  BlockSamples<S> samples;
+  samples.length = help.length;
+  samples.quantized_input = samples.float_input = embed<S>(model_, help.ids);
+  for (Index l = 0; l < config.layers; ++l) {
+    LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
+    if (needs == RoundingNeeds::block) {
+      samples.target = samples.float_input;
+      block_forward(config, weights, l, help.length, transforms, samples.target);
+      help.learner({plan, config, l, samples, weights, rounded_, learning_});
+      samples.float_input = std::move(samples.target);
+    }
+    const SiteHook<S> round_on_the_way = [&](const Site& site, Matrix<S>& tensor) {
+      if (needs == RoundingNeeds::hessian && !linears_of(site.kind).empty()) {
+        round_site(plan, help, site, tensor, weights);
+      } else {
+        hook_(site, tensor);
+      }
+    };
+    block_forward(config, weights, l, help.length, round_on_the_way, samples.quantized_input);
+  }
+}
+
+// The linears of a site are rounded when their inputs are there and before they are used.
+template <class S>
+void PlannedModel<S>::round_site(const Plan& plan, const RoundingHelp<S>& help, const Site& site,
+                                 Matrix<S>& tensor, LayerWeights<S>& weights) {
+  HessianAccumulator sums(tensor.cols());
+  const Index windows = tensor.rows() / help.length;
+  const bool quantized = plan.quant.rounding_options.hessian_inputs == "quantized";
+  Matrix<S> transformed;
+  if (!quantized) {
+    transformed = tensor;
+    plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online.template cast<S>().apply(
+        transformed);
+  }
+  hook_(site, tensor);
+  sums.add(quantized ? tensor : transformed, windows);
+  const Matrix<double> hessian = sums.hessian();
+  for (const Linear linear : linears_of(site.kind)) {
+    rounded_.push_back(
+        round_linear(plan, plan.quant.rounding, site.layer, linear, &hessian, weights));
+  }
 }
 
 Plan without_rounding(Plan plan) {
@@ -238,7 +336,7 @@ Plan without_rounding(Plan plan) {
 #define RUQ_INSTANTIATE(S)                                                            \
   template void fold_layer(const Plan&, const ModelConfig&, Index, LayerWeights<S>&); \
   template void transform_site_weights(const Plan&, const Site&, LayerWeights<S>&);   \
-  template void round_site_weights(const Plan&, const Site&, LayerWeights<S>&);       \
+  template void quantize_site(const Plan&, const Site&, Matrix<S>&);                  \
   template void install_site(const Plan&, const Site&, LayerWeights<S>&);             \
   template SiteHook<S> runtime_hook<S>(const Plan&, const ModelConfig&);              \
   template class PlannedModel<S>;

@@ -8,6 +8,18 @@
 
 namespace ruq {
 
+/// One block as something that learns meets it: what arrives on the float network and on the
+/// network quantized so far, and what the float block gives; [windows·length, h] each, in the basis
+/// of the plan's residual transform.
+template <class S>
+struct BlockSamples {
+  Matrix<S> float_input;
+  Matrix<S> quantized_input;
+  Matrix<S> target;
+  Index length = 0;
+  Index windows() const { return length == 0 ? 0 : target.rows() / length; }
+};
+
 /// A head-local map of the value space [kv_heads·e] seen from the attention output [heads·e]: every
 /// query head of a group repeats its key-value head's part.
 Transform<double> repeat_over_query_heads(const Transform<double>& value_space,
@@ -28,13 +40,50 @@ void fold_layer(const Plan& plan, const ModelConfig& config, Index layer, LayerW
 template <class S>
 void transform_site_weights(const Plan& plan, const Site& site, LayerWeights<S>& weights);
 
-/// Rounds the linears that `site` feeds as the plan says.
-template <class S>
-void round_site_weights(const Plan& plan, const Site& site, LayerWeights<S>& weights);
+/// The rounding while a plan is still drawn up: that of the plan where it looks at weights alone,
+/// and to nearest where it needs data, as the published calibrations do whatever comes after.
+std::string calibration_rounding(const QuantSettings& quant);
 
-/// Both, in this order.
+/// Multiplies the linears that `site` feeds by the dual of the online transform and rounds them by
+/// calibration_rounding().
 template <class S>
 void install_site(const Plan& plan, const Site& site, LayerWeights<S>& weights);
+
+/// Rounds the tensor of a linear site in place, with the site's clip factors and levels.
+template <class S>
+void quantize_site(const Plan& plan, const Site& site, Matrix<S>& tensor);
+
+/// What became of one weight.
+struct RoundedLinear {
+  Index layer = 0;
+  Linear linear = Linear::q_proj;
+  Index size = 0;  ///< entries
+  StoredBits bits;
+  std::map<std::string, double> details;
+  double seconds = 0;
+};
+
+/// One block for a rounding that learns: the transformed weights, to be rounded in place, and what
+/// flows in and out, in the basis of the folded model.
+template <class S>
+struct BlockTask {
+  const Plan& plan;
+  const ModelConfig& config;
+  Index layer = 0;
+  const BlockSamples<S>& samples;
+  LayerWeights<S>& weights;
+  std::vector<RoundedLinear>& rounded;  ///< one entry is added for each linear
+  std::vector<LearningRecord>& learning;
+};
+
+/// What rounding may use beside weight and plan.
+template <class S>
+struct RoundingHelp {
+  std::vector<std::int32_t> ids;  ///< sequences that give Hessians and samples
+  Index length = 0;               ///< tokens of one
+  /// Runs the roundings that learn block by block (learn/learned_rounding.hpp).
+  std::function<void(const BlockTask<S>&)> learner;
+};
 
 /// A model whose weights carry a plan. At 16 bits everywhere it computes the float model.
 template <class S>
@@ -42,16 +91,32 @@ class PlannedModel {
  public:
   /// Folds and rounds a copy of `model`. `before_rounding`, when given, sees the copy with all
   /// transforms in its weights and nothing rounded: there the float function must be unchanged.
+  /// Roundings that need data take it from `help`, block after block in order of execution: a
+  /// linear sees what the network rounded so far gives it. Hessians are of inputs before they are
+  /// rounded, or after with `hessian_inputs` = "quantized". Error if the plan's rounding needs help
+  /// that is not there.
   PlannedModel(const Model<S>& model, const Plan& plan,
-               const std::function<void(const Model<S>&)>& before_rounding = {});
+               const std::function<void(const Model<S>&)>& before_rounding = {},
+               const RoundingHelp<S>& help = {});
 
   const Model<S>& model() const { return model_; }
+  /// One entry a linear, by layer; empty when weights are not rounded.
+  const std::vector<RoundedLinear>& rounded() const { return rounded_; }
+  /// Of roundings that learn.
+  const std::vector<LearningRecord>& learning() const { return learning_; }
   /// Applies the online transforms and quantizes activations, queries, keys and values.
   SiteHook<S> hook() const { return hook_; }
 
  private:
+  void round_alone(const Plan& plan);
+  void round_with_data(const Plan& plan, const RoundingHelp<S>& help);
+  void round_site(const Plan& plan, const RoundingHelp<S>& help, const Site& site,
+                  Matrix<S>& tensor, LayerWeights<S>& weights);
+
   Model<S> model_;
   SiteHook<S> hook_;
+  std::vector<RoundedLinear> rounded_;
+  std::vector<LearningRecord> learning_;
 };
 
 /// What happens to the tensor of a site at run time: online transform, then fake quantization

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <ranges>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/io/tensor_store.hpp"
@@ -9,7 +10,7 @@
 namespace ruq {
 namespace {
 
-constexpr std::int64_t kFormatVersion = 1;
+constexpr std::int64_t kFormatVersion = 2;
 
 // Transforms in a file: one group a step, named by its position, with attribute "kind".
 
@@ -129,6 +130,11 @@ void write_quant(TensorWriter& file, const QuantSettings& quant) {
     file.attribute(group, "search", static_cast<std::int64_t>(spec.search));
   });
   file.attribute("quant", "rounding", quant.rounding);
+  file.attribute("quant", "activation_levels", quant.activation_levels);
+  RoundingOptions options = quant.rounding_options;
+  Fields fields;
+  ruq::bind(fields, options);
+  for (const Field& field : fields.all()) file.attribute("quant/options", field.name, field.get());
 }
 
 QuantSettings read_quant(const TensorReader& file) {
@@ -143,7 +149,104 @@ QuantSettings read_quant(const TensorReader& file) {
     spec.search = file.integer_attribute(group, "search") != 0;
   });
   quant.rounding = file.text_attribute("quant", "rounding");
+  quant.activation_levels = file.text_attribute("quant", "activation_levels");
+  Fields fields;
+  ruq::bind(fields, quant.rounding_options);
+  for (const Field& field : fields.all()) {
+    field.set(file.text_attribute("quant/options", field.name));
+  }
   return quant;
+}
+
+void write_fitted(TensorWriter& file, const std::string& group, const SitePlan& site) {
+  if (site.clips) {
+    file.attribute(group, "clip_low", site.clips->low);
+    file.attribute(group, "clip_high", site.clips->high);
+  }
+  if (site.levels.empty()) return;
+  file.write(group + "/thresholds", site.levels.thresholds);
+  file.write(group + "/levels", site.levels.levels);
+}
+
+void read_fitted(const TensorReader& file, const std::string& group, SitePlan& site) {
+  if (file.has_attribute(group, "clip_low")) {
+    site.clips = {file.real_attribute(group, "clip_low"), file.real_attribute(group, "clip_high")};
+  }
+  if (!file.has(group + "/levels")) return;
+  site.levels = {file.vector<double>(group + "/thresholds"),
+                 file.vector<double>(group + "/levels")};
+}
+
+void write_weight_clips(TensorWriter& file, const std::string& group, const LayerPlan& layer) {
+  for (const Linear linear : kLinears) {
+    const auto& clips = layer.weight_clips[static_cast<std::size_t>(linear)];
+    if (!clips) continue;
+    const std::string name = fmt::format("{}/weight_clips/{}", group, to_string(linear));
+    file.write(name + "/low", clips->low);
+    file.write(name + "/high", clips->high);
+  }
+}
+
+void read_weight_clips(const TensorReader& file, const std::string& group, LayerPlan& layer) {
+  for (const Linear linear : kLinears) {
+    const std::string name = fmt::format("{}/weight_clips/{}", group, to_string(linear));
+    if (!file.has(name)) continue;
+    layer.weight_clips[static_cast<std::size_t>(linear)] = {file.vector<double>(name + "/low"),
+                                                            file.vector<double>(name + "/high")};
+  }
+}
+
+// A record: numbers and texts as attributes, the losses as a dataset.
+void write_record(TensorWriter& file, const std::string& group, const LearningRecord& record) {
+  file.attribute(group, "where", record.where);
+  file.attribute(group, "optimizer", record.optimizer);
+  file.attribute(group, "objective", record.objective);
+  file.attribute(group, "termination", record.termination);
+  file.attribute(group, "initial_loss", record.initial_loss);
+  file.attribute(group, "final_loss", record.final_loss);
+  if (record.held_out_initial) file.attribute(group, "held_out_initial", *record.held_out_initial);
+  if (record.held_out_final) file.attribute(group, "held_out_final", *record.held_out_final);
+  file.attribute(group, "steps", static_cast<std::int64_t>(record.steps));
+  file.attribute(group, "evaluations", static_cast<std::int64_t>(record.evaluations));
+  file.attribute(group, "tokens", static_cast<std::int64_t>(record.tokens));
+  file.attribute(group, "details",
+                 fmt::format("{}", fmt::join(record.details | std::views::keys, "\n")));
+  for (const auto& [name, value] : record.details) file.attribute(group, "detail." + name, value);
+  file.write(group + "/losses", record.losses.data(), {std::ssize(record.losses)});
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    lines.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return lines;
+}
+
+LearningRecord read_record(const TensorReader& file, const std::string& group) {
+  LearningRecord record;
+  record.where = file.text_attribute(group, "where");
+  record.optimizer = file.text_attribute(group, "optimizer");
+  record.objective = file.text_attribute(group, "objective");
+  record.termination = file.text_attribute(group, "termination");
+  record.initial_loss = file.real_attribute(group, "initial_loss");
+  record.final_loss = file.real_attribute(group, "final_loss");
+  const auto optional = [&](const char* name, std::optional<double>& value) {
+    if (file.has_attribute(group, name)) value = file.real_attribute(group, name);
+  };
+  optional("held_out_initial", record.held_out_initial);
+  optional("held_out_final", record.held_out_final);
+  record.steps = file.integer_attribute(group, "steps");
+  record.evaluations = file.integer_attribute(group, "evaluations");
+  record.tokens = file.integer_attribute(group, "tokens");
+  for (const std::string& name : lines_of(file.text_attribute(group, "details"))) {
+    record.details[name] = file.real_attribute(group, "detail." + name);
+  }
+  const Vector<double> losses = file.vector<double>(group + "/losses");
+  record.losses.assign(losses.begin(), losses.end());
+  return record;
 }
 
 std::string layer_group(std::size_t layer) { return fmt::format("layers/{}", layer); }
@@ -215,8 +318,13 @@ void save_plan(const Plan& plan, const std::filesystem::path& path) {
       const std::string group = fmt::format("{}/{}", layer_group(l), to_string(kind));
       write_transform(file, group + "/folded", layer[kind].folded);
       write_transform(file, group + "/online", layer[kind].online);
+      write_fitted(file, group, layer[kind]);
     }
+    write_weight_clips(file, layer_group(l), layer);
     write_transform(file, layer_group(l) + "/query_key", layer.query_key);
+  }
+  for (std::size_t i = 0; i < plan.learning.size(); ++i) {
+    write_record(file, fmt::format("learning/{}", i), plan.learning[i]);
   }
   file.commit();
 }
@@ -229,11 +337,9 @@ Plan load_plan(const std::filesystem::path& path) {
   }
   Plan plan = Plan::identity(file.text_attribute("", "method"),
                              file.integer_attribute("", "layers"), read_quant(file));
-  const std::string fallbacks = file.text_attribute("", "fallbacks");
-  for (std::size_t begin = 0; begin < fallbacks.size();) {
-    const std::size_t end = std::min(fallbacks.find('\n', begin), fallbacks.size());
-    plan.fallbacks.push_back(fallbacks.substr(begin, end - begin));
-    begin = end + 1;
+  plan.fallbacks = lines_of(file.text_attribute("", "fallbacks"));
+  for (Index i = 0; file.has(fmt::format("learning/{}", i)); ++i) {
+    plan.learning.push_back(read_record(file, fmt::format("learning/{}", i)));
   }
   plan.residual = read_transform(file, "residual");
   for (std::size_t l = 0; l < plan.layers.size(); ++l) {
@@ -241,7 +347,9 @@ Plan load_plan(const std::filesystem::path& path) {
       const std::string group = fmt::format("{}/{}", layer_group(l), to_string(kind));
       plan.layers[l][kind].folded = read_transform(file, group + "/folded");
       plan.layers[l][kind].online = read_transform(file, group + "/online");
+      read_fitted(file, group, plan.layers[l][kind]);
     }
+    read_weight_clips(file, layer_group(l), plan.layers[l]);
     plan.layers[l].query_key = read_transform(file, layer_group(l) + "/query_key");
   }
   return plan;

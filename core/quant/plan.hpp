@@ -11,14 +11,20 @@
 //   sites[s].online     applied to activations at run time, after `folded` and `residual`.
 //   query_key           applied to every head of q and, dually, of k after RoPE.
 // The linears fed by s get the dual of folded·(residual at attn_in, mlp_in)·online.
+//
+// Beside transforms a plan holds what else was fitted or learned: clip factors of sites and of
+// weight rows, levels of single sites, and a record of every optimization.
 #pragma once
 
 #include <array>
 #include <filesystem>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "ruquant/quant/quantizer.hpp"
+#include "ruquant/quant/rounding.hpp"
 #include "ruquant/quant/site.hpp"
 #include "ruquant/transform/transform.hpp"
 
@@ -37,6 +43,10 @@ BitWidths bit_widths(const std::string& text);
 struct QuantSettings {
   QuantSpec weight, activation, queries, keys, values;
   std::string rounding = "rtn";  ///< name of the weight rounding
+  RoundingOptions rounding_options;
+  /// Levels of the linear sites: "midpoint" (the uniform grid), "centroid" (its bins with their
+  /// calibrated means) or "lloyd_max" (calibrated thresholds and levels); code_levels.hpp.
+  std::string activation_levels = "midpoint";
 
   BitWidths widths() const {
     return {weight.bits, activation.bits, queries.bits, keys.bits, values.bits};
@@ -47,14 +57,35 @@ struct QuantSettings {
 struct SitePlan {
   Transform<double> folded;
   Transform<double> online;
+  std::optional<ClipPair> clips;  ///< learned factors instead of the clip ratio
+  CodeLevels levels;              ///< empty: the uniform grid
 };
 
 struct LayerPlan {
-  std::array<SitePlan, kLinearSites.size()> sites;
+  PerSite<SitePlan> sites;
   Transform<double> query_key;  ///< of width head_width, or a Hadamard step of an order dividing it
+  PerLinear<std::optional<RowClips<double>>> weight_clips;  ///< [out] each, learned
 
   SitePlan& operator[](SiteKind kind) { return sites[static_cast<std::size_t>(kind)]; }
   const SitePlan& operator[](SiteKind kind) const { return sites[static_cast<std::size_t>(kind)]; }
+};
+
+/// What an optimization did: with which loss, from where to where.
+struct LearningRecord {
+  std::string where;           ///< "model", "layers.3", "layers.3.attn_in"
+  std::string optimizer;       ///< such as "adamw"
+  std::string objective;       ///< such as "block output"
+  std::vector<double> losses;  ///< of each step or evaluation, on what that step saw
+  double initial_loss = 0;     ///< at the start and at the result, on the same training tokens
+  double final_loss = 0;
+  /// The quantized output error on sequences that nothing was learned from, at start and result.
+  std::optional<double> held_out_initial, held_out_final;
+  Index steps = 0;
+  Index evaluations = 0;  ///< of the loss with its gradient
+  Index tokens = 0;       ///< seen by all steps together, repetitions counted
+  std::string termination;
+  std::map<std::string, double> details;
+  friend bool operator==(const LearningRecord&, const LearningRecord&) = default;
 };
 
 struct Plan {
@@ -64,6 +95,7 @@ struct Plan {
   std::vector<LayerPlan> layers;
   std::vector<std::string>
       fallbacks;  ///< what could not be done as the paper says, and what was done
+  std::vector<LearningRecord> learning;
 
   /// An empty plan for a model of this many layers.
   static Plan identity(std::string method, Index layers, const QuantSettings& quant);

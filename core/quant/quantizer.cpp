@@ -134,6 +134,18 @@ void round_group(Values x, StepAndZero<S> grid, CodeRange codes) {
   x = (((x / grid.scale).rint() + grid.zero).max(low).min(high) - grid.zero) * grid.scale;
 }
 
+// The same with levels of their own: a binary search over the thresholds.
+template <class S, class Values>
+void round_group_to_levels(Values x, StepAndZero<S> grid, const Vector<S>& thresholds,
+                           const Vector<S>& levels) {
+  const S* const first = thresholds.data();
+  const S* const last = first + thresholds.size();
+  for (Index i = 0; i < x.size(); ++i) {
+    const Index bin = std::upper_bound(first, last, x(i) / grid.scale + grid.zero) - first;
+    x(i) = (levels(bin) - grid.zero) * grid.scale;
+  }
+}
+
 }  // namespace
 
 std::string to_string(GridRule rule) { return rule_names()[static_cast<std::size_t>(rule)]; }
@@ -216,27 +228,39 @@ void round_to_grid(Matrix<S>& x, const Grid<S>& grid) {
 }
 
 template <class S>
-void fake_quantize(Matrix<S>& x, const QuantSpec& spec) {
+void fake_quantize(Matrix<S>& x, const QuantSpec& spec, const std::optional<ClipPair>& clips,
+                   const CodeLevels& levels) {
   if (!spec.rounds()) return;
   const Index width = group_width(spec, x.cols());
   const CodeRange codes = code_range(spec);
-  const S ratio = static_cast<S>(spec.clip_ratio);
+  const S low = static_cast<S>(clips ? clips->low : spec.clip_ratio);
+  const S high = static_cast<S>(clips ? clips->high : spec.clip_ratio);
+  RUQ_CHECK(levels.empty() || levels.levels.size() == codes.max - codes.min + 1,
+            "{} levels for codes {} to {}", levels.levels.size(), codes.min, codes.max);
+  const Vector<S> thresholds = levels.thresholds.template cast<S>();
+  const Vector<S> values = levels.levels.template cast<S>();
   parallel_rows(x.rows(), kGrain, [&](Index begin, Index end) {
     for (Index r = begin; r < end; ++r) {
       for (Index c = 0; c < x.cols(); c += width) {
         auto group = x.row(r).segment(c, width).array();
-        round_group<S>(group, fit_step<S>(group, spec, ratio, ratio), codes);
+        const StepAndZero<S> grid = fit_step<S>(group, spec, low, high);
+        if (levels.empty()) {
+          round_group<S>(group, grid, codes);
+        } else {
+          round_group_to_levels<S>(group, grid, thresholds, values);
+        }
       }
     }
   });
 }
 
-#define RUQ_INSTANTIATE(S)                                                           \
-  template Grid<S> fit_grid(const Matrix<S>&, const QuantSpec&, const RowClips<S>*); \
-  template Codes encode(const Matrix<S>&, const Grid<S>&);                           \
-  template Matrix<S> decode(const Codes&, const Grid<S>&);                           \
-  template void round_to_grid(Matrix<S>&, const Grid<S>&);                           \
-  template void fake_quantize(Matrix<S>&, const QuantSpec&);
+#define RUQ_INSTANTIATE(S)                                                                  \
+  template Grid<S> fit_grid(const Matrix<S>&, const QuantSpec&, const RowClips<S>*);        \
+  template Codes encode(const Matrix<S>&, const Grid<S>&);                                  \
+  template Matrix<S> decode(const Codes&, const Grid<S>&);                                  \
+  template void round_to_grid(Matrix<S>&, const Grid<S>&);                                  \
+  template void fake_quantize(Matrix<S>&, const QuantSpec&, const std::optional<ClipPair>&, \
+                              const CodeLevels&);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)
 #undef RUQ_INSTANTIATE

@@ -18,12 +18,19 @@
 //     p = 1 − i/100, i = 0..79 and keeps the first p with the least Σ|x − x̂|^2.4.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "ruquant/base/fields.hpp"
 #include "ruquant/base/matrix.hpp"
 
 namespace ruq {
+
+/// Equal length and equal entries (Eigen's == wants the same length).
+template <class S>
+bool same_values(const Vector<S>& a, const Vector<S>& b) {
+  return a.size() == b.size() && a == b;
+}
 
 enum class GridRule { omniquant, quarot_activation, quarot_weight };
 
@@ -58,6 +65,29 @@ template <class S>
 struct RowClips {
   Vector<S> low;
   Vector<S> high;
+  friend bool operator==(const RowClips& a, const RowClips& b) {
+    return same_values(a.low, b.low) && same_values(a.high, b.high);
+  }
+};
+
+/// Factors of the least and the greatest value of every row of a site, learned once a site instead
+/// of the clip ratio.
+struct ClipPair {
+  double low = 1, high = 1;
+  friend bool operator==(const ClipPair&, const ClipPair&) = default;
+};
+
+/// Levels of their own for a row quantizer, in units of codes: a value x of a row with step Δ and
+/// zero point z has the position t = x/Δ + z, falls into the bin i with thresholds[i−1] <= t <
+/// thresholds[i], and becomes (levels[i] − z)·Δ. Uniform quantization has levels at the codes and
+/// thresholds half-way; both empty stands for that.
+struct CodeLevels {
+  Vector<double> thresholds;  ///< [levels − 1], rising
+  Vector<double> levels;      ///< [code_max − code_min + 1]
+  bool empty() const { return levels.size() == 0; }
+  friend bool operator==(const CodeLevels& a, const CodeLevels& b) {
+    return same_values(a.thresholds, b.thresholds) && same_values(a.levels, b.levels);
+  }
 };
 
 using Codes = Matrix<std::int32_t>;
@@ -75,9 +105,11 @@ Matrix<S> decode(const Codes& codes, const Grid<S>& grid);
 template <class S>
 void round_to_grid(Matrix<S>& x, const Grid<S>& grid);
 
-/// Fits and rounds in one pass: the dynamic quantization of activations, in place.
+/// Fits and rounds in one pass: the dynamic quantization of activations, in place. `clips` take the
+/// place of the clip ratio, `levels` that of the codes.
 template <class S>
-void fake_quantize(Matrix<S>& x, const QuantSpec& spec);
+void fake_quantize(Matrix<S>& x, const QuantSpec& spec, const std::optional<ClipPair>& clips = {},
+                   const CodeLevels& levels = {});
 
 /// Group size in force for rows of `cols` channels; Error if it does not divide them.
 Index group_width(const QuantSpec& spec, Index cols);

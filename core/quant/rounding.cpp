@@ -45,13 +45,25 @@ HessianFactor factor(const RoundingInputs<S>& in) {
 template <class S>
 RoundedWeight<S> round_to_nearest(const RoundingInputs<S>& in) {
   RoundedWeight<S> rounded{in.weight, uniform_bits(in.spec, in.weight.cols()), {}};
-  round_to_grid(rounded.weight, fit_grid(in.weight, in.spec));
+  round_to_grid(rounded.weight, fit_grid(in.weight, in.spec, in.clips));
   return rounded;
+}
+
+// The bins of round to nearest, each with the mean of the values in it.
+template <class S>
+RoundedWeight<S> round_to_centroids(const RoundingInputs<S>& in) {
+  const Index cols = in.weight.cols();
+  return {bin_centroids(in.weight, fit_grid(in.weight, in.spec, in.clips)),
+          stored_bits(in.spec, cols, Index{1} << in.spec.bits),
+          {}};
 }
 
 template <class S>
 RoundedWeight<S> round_by_gptq(const RoundingInputs<S>& in) {
-  GptqResult<S> sweep = gptq(in.weight, in.spec, factor(in), in.options.gptq);
+  Grid<S> clipped;
+  if (in.clips != nullptr) clipped = fit_grid(in.weight, in.spec, in.clips);
+  GptqResult<S> sweep = gptq(in.weight, in.spec, factor(in), in.options.gptq, nullptr,
+                             in.clips != nullptr ? &clipped : nullptr);
   const double loss = total_loss(sweep);
   return {std::move(sweep.weight), uniform_bits(in.spec, in.weight.cols()), {{"loss", loss}}};
 }
@@ -97,18 +109,21 @@ RoundedWeight<S> round_by_unified_start(const RoundingInputs<S>& in) {
 template <class S>
 struct Entry {
   const char* name;
-  bool needs_hessian;
+  RoundingNeeds needs;
   RoundedWeight<S> (*round)(const RoundingInputs<S>&);
 };
 
 template <class S>
 constexpr std::array kRoundings = {
-    Entry<S>{"rtn", false, round_to_nearest<S>},
-    Entry<S>{"gptq", true, round_by_gptq<S>},
-    Entry<S>{"septq", true, round_by_septq<S>},
-    Entry<S>{"bcq", false, round_by_binary_coding<S>},
-    Entry<S>{"lloyd_max", false, round_by_lloyd_max<S>},
-    Entry<S>{"uniquanf_init", false, round_by_unified_start<S>},
+    Entry<S>{"rtn", RoundingNeeds::weight, round_to_nearest<S>},
+    Entry<S>{"centroid", RoundingNeeds::weight, round_to_centroids<S>},
+    Entry<S>{"lloyd_max", RoundingNeeds::weight, round_by_lloyd_max<S>},
+    Entry<S>{"gptq", RoundingNeeds::hessian, round_by_gptq<S>},
+    Entry<S>{"septq", RoundingNeeds::hessian, round_by_septq<S>},
+    Entry<S>{"bcq", RoundingNeeds::weight, round_by_binary_coding<S>},
+    Entry<S>{"uniquanf_init", RoundingNeeds::weight, round_by_unified_start<S>},
+    Entry<S>{"uniquanf", RoundingNeeds::block, nullptr},
+    Entry<S>{"flexround", RoundingNeeds::block, nullptr},
 };
 
 template <class S>
@@ -125,6 +140,8 @@ const Entry<S>& entry(const std::string& name) {
 }  // namespace
 
 void bind(Fields& fields, RoundingOptions& options, const std::string& prefix) {
+  fields.add_choice(prefix + "hessian_inputs", options.hessian_inputs, {"float", "quantized"},
+                    "Hessians of the inputs before or after they are rounded");
   // Qualified: a std::string among the arguments would make std::bind the better match.
   ruq::bind(fields, options.gptq, prefix + "gptq.");
   ruq::bind(fields, options.septq, prefix + "septq.");
@@ -138,7 +155,7 @@ std::vector<std::string> rounding_names() {
   return names;
 }
 
-bool rounding_needs_hessian(const std::string& name) { return entry<float>(name).needs_hessian; }
+RoundingNeeds rounding_needs(const std::string& name) { return entry<float>(name).needs; }
 
 template <class S>
 RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& inputs) {
@@ -146,7 +163,10 @@ RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& 
   if (!inputs.spec.rounds()) {
     return {inputs.weight, {.codes = static_cast<double>(inputs.spec.bits)}, {}};
   }
-  if (rounding.needs_hessian && inputs.hessian == nullptr) {
+  if (rounding.needs == RoundingNeeds::block) {
+    fail("weight rounding '{}' learns from samples of a whole block, and none were given", name);
+  }
+  if (rounding.needs == RoundingNeeds::hessian && inputs.hessian == nullptr) {
     fail("weight rounding '{}' needs the Hessian of the layer's inputs, and none was given", name);
   }
   return rounding.round(inputs);
@@ -155,7 +175,7 @@ RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& 
 template <class S>
 Matrix<S> round_weight(const std::string& name, const Matrix<S>& weight, const QuantSpec& spec) {
   const RoundingOptions options;
-  return round_weight<S>(name, {weight, spec, nullptr, options}).weight;
+  return round_weight<S>(name, {weight, spec, nullptr, options, nullptr}).weight;
 }
 
 #define RUQ_INSTANTIATE(S)                                                              \

@@ -5,9 +5,12 @@
 //   rtn            round to nearest; with QuantSpec::search on the range-searched grid
 //   gptq           column sweep with error feedback (gptq.hpp)
 //   septq          the same with a share of the weights kept in floating point (septq.hpp)
+//   centroid       the bins of rtn, each with the mean of its values (row_levels.hpp)
 //   bcq            plain alternating binary coding (binary_coding.hpp)
 //   lloyd_max      the best 2^k levels of each row or group (row_levels.hpp)
 //   uniquanf_init  UniQuanF's unified start, before any learning (uniquanf.hpp)
+//   uniquanf, flexround
+//                  learned block by block; only the executor can run them, with a learner
 #pragma once
 
 #include <map>
@@ -25,6 +28,9 @@
 namespace ruq {
 
 struct RoundingOptions {
+  /// What Hessians are taken of: inputs as they are ("float", as QuaRot's code) or rounded
+  /// ("quantized").
+  std::string hessian_inputs = "float";
   GptqOptions gptq;  ///< also the sweep of septq
   SeptqOptions septq;
   BinaryCodingOptions bcq;
@@ -42,6 +48,7 @@ struct RoundingInputs {
   const QuantSpec& spec;
   const Matrix<double>* hessian = nullptr;  ///< [in, in] (hessian.hpp), where the rounding needs it
   const RoundingOptions& options;
+  const RowClips<S>* clips = nullptr;  ///< learned factors; only roundings on a uniform grid
 };
 
 /// What storing a weight takes, in bits per weight: codes; steps, zero points, factors or levels
@@ -63,9 +70,13 @@ struct RoundedWeight {
   double effective_bits() const { return bits.total(); }
 };
 
+/// What a rounding must be given: the weight alone, the Hessian of its inputs too, or samples of
+/// the whole block, which it learns from (learn/learned_rounding.hpp).
+enum class RoundingNeeds { weight, hessian, block };
+
 std::vector<std::string> rounding_names();
 /// Error with the nearest name if unknown.
-bool rounding_needs_hessian(const std::string& name);
+RoundingNeeds rounding_needs(const std::string& name);
 
 /// Rounds by the named method; the weight itself at 16 bits and above. Error if the method is
 /// unknown, needs a Hessian that is not there, or does not take these bits or groups.

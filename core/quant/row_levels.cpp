@@ -1,5 +1,6 @@
 #include "ruquant/quant/row_levels.hpp"
 
+#include <algorithm>
 #include <vector>
 
 #include "ruquant/base/error.hpp"
@@ -34,6 +35,38 @@ Matrix<S> round_to_best_levels(const Matrix<S>& weight, const QuantSpec& spec) {
   return rounded;
 }
 
+template <class S>
+Matrix<S> bin_centroids(const Matrix<S>& weight, const Grid<S>& grid) {
+  const Index groups = grid.scale.cols();
+  const Index width = weight.cols() / groups;
+  const Codes codes = encode(weight, grid);
+  const auto size = static_cast<std::size_t>(grid.code_max - grid.code_min + 1);
+  Matrix<S> rounded(weight.rows(), weight.cols());
+  parallel_rows(weight.rows() * groups, kGrain, [&](Index begin, Index end) {
+    std::vector<double> sums(size);
+    std::vector<Index> counts(size);
+    for (Index g = begin; g < end; ++g) {
+      const S* const from = weight.data() + g * width;
+      const std::int32_t* const code = codes.data() + g * width;
+      std::fill(sums.begin(), sums.end(), 0);
+      std::fill(counts.begin(), counts.end(), 0);
+      for (Index c = 0; c < width; ++c) {
+        const auto bin = static_cast<std::size_t>(code[c] - grid.code_min);
+        sums[bin] += static_cast<double>(from[c]);
+        ++counts[bin];
+      }
+      for (Index c = 0; c < width; ++c) {
+        const auto bin = static_cast<std::size_t>(code[c] - grid.code_min);
+        rounded.data()[g * width + c] =
+            static_cast<S>(sums[bin] / static_cast<double>(counts[bin]));
+      }
+    }
+  });
+  return rounded;
+}
+
+template Matrix<float> bin_centroids(const Matrix<float>&, const Grid<float>&);
+template Matrix<double> bin_centroids(const Matrix<double>&, const Grid<double>&);
 template Matrix<float> round_to_best_levels(const Matrix<float>&, const QuantSpec&);
 template Matrix<double> round_to_best_levels(const Matrix<double>&, const QuantSpec&);
 

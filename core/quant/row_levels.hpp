@@ -14,4 +14,9 @@ namespace ruq {
 template <class S>
 Matrix<S> round_to_best_levels(const Matrix<S>& weight, const QuantSpec& spec);
 
+/// Every value replaced by the mean of the values of its row and group that have the same code: the
+/// thresholds of the grid with the levels that are best for them.
+template <class S>
+Matrix<S> bin_centroids(const Matrix<S>& weight, const Grid<S>& grid);
+
 }  // namespace ruq

@@ -19,6 +19,12 @@ inline constexpr std::array kLinears = {Linear::q_proj,   Linear::k_proj,    Lin
                                         Linear::o_proj,   Linear::gate_proj, Linear::up_proj,
                                         Linear::down_proj};
 
+/// One entry for each of kLinearSites, or of kLinears, by the value of the enum.
+template <class T>
+using PerSite = std::array<T, kLinearSites.size()>;
+template <class T>
+using PerLinear = std::array<T, kLinears.size()>;
+
 struct Site {
   Index layer = 0;
   SiteKind kind = SiteKind::attn_in;

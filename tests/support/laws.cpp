@@ -193,7 +193,8 @@ bool same_step(const Step<double>& a, const Step<double>& b) {
 
 bool same_settings(const QuantSettings& a, const QuantSettings& b) {
   return a.weight == b.weight && a.activation == b.activation && a.queries == b.queries &&
-         a.keys == b.keys && a.values == b.values && a.rounding == b.rounding;
+         a.keys == b.keys && a.values == b.values && a.rounding == b.rounding &&
+         a.rounding_options == b.rounding_options && a.activation_levels == b.activation_levels;
 }
 
 }  // namespace
@@ -255,12 +256,14 @@ bool same_plan(const Plan& a, const Plan& b) {
     bool same = same_transform(x.query_key, y.query_key);
     for (const SiteKind kind : kLinearSites) {
       same = same && same_transform(x[kind].folded, y[kind].folded) &&
-             same_transform(x[kind].online, y[kind].online);
+             same_transform(x[kind].online, y[kind].online) && x[kind].clips == y[kind].clips &&
+             x[kind].levels == y[kind].levels;
     }
+    same = same && x.weight_clips == y.weight_clips;
     return same;
   };
   return a.method == b.method && a.fallbacks == b.fallbacks && same_settings(a.quant, b.quant) &&
-         same_transform(a.residual, b.residual) &&
+         same_transform(a.residual, b.residual) && a.learning == b.learning &&
          std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(), same_layer);
 }
 

@@ -78,7 +78,7 @@ struct Bench {
   QuantSettings quant;
   LayerWeights<S> layer;
   LayerPlan plan;
-  BlockSamples<S> samples;
+  OutputSamples<S> samples;
 };
 
 void check_unit_reflections(const LayerPlan& plan) {

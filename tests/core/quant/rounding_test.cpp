@@ -45,6 +45,7 @@ TEST_CASE("every rounding gives the shape back, errs, repeats itself and keeps 1
   const RoundingOptions options;
   for (const std::string& name : rounding_names()) {
     CAPTURE(name);
+    if (rounding_needs(name) == RoundingNeeds::block) continue;
     const QuantSpec exact{.bits = 16};
     const auto kept = round_weight<double>(name, {weight, exact, &hessian, options});
     CHECK(kept.weight == weight);
@@ -56,25 +57,29 @@ TEST_CASE("every rounding gives the shape back, errs, repeats itself and keeps 1
       CHECK(relative_distance(rounded.weight, weight) < 0.5);
       CHECK(rounded.weight == round_weight<double>(name, {weight, spec, &hessian, options}).weight);
       CHECK(rounded.effective_bits() > 3);
-      if (!rounding_needs_hessian(name)) CHECK(round_weight(name, weight, spec) == rounded.weight);
+      if (rounding_needs(name) == RoundingNeeds::weight) {
+        CHECK(round_weight(name, weight, spec) == rounded.weight);
+      }
       const Matrix<float> narrow = weight.cast<float>();
       CHECK(relative_distance(round_weight<float>(name, {narrow, spec, &hessian, options}).weight,
                               rounded.weight) < 1e-4);
     }
-    check_error([&] { round_weight(name, weight, {.bits = 3, .group_size = 7}); },
-                {rounding_needs_hessian(name) ? "needs the Hessian" : "group_size: 7"});
+    check_error(
+        [&] { round_weight(name, weight, {.bits = 3, .group_size = 7}); },
+        {rounding_needs(name) == RoundingNeeds::hessian ? "needs the Hessian" : "group_size: 7"});
   }
 }
 
 TEST_CASE("a rounding that needs a Hessian says so") {
   const Matrix<double> weight = gaussian(3, 8, "weight");
   for (const char* name : {"gptq", "septq"}) {
-    CHECK(rounding_needs_hessian(name));
+    CHECK(rounding_needs(name) == RoundingNeeds::hessian);
     check_error([&] { round_weight(name, weight, {.bits = 4}); },
                 {name, "needs the Hessian of the layer's inputs"});
     CHECK(round_weight(name, weight, {.bits = 16}) == weight);
   }
-  CHECK(!rounding_needs_hessian("rtn"));
+  CHECK(rounding_needs("rtn") == RoundingNeeds::weight);
+  CHECK(rounding_needs("uniquanf") == RoundingNeeds::block);
 }
 
 TEST_CASE("effective bits count codes, parameters and what is kept") {

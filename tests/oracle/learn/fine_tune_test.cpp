@@ -67,8 +67,8 @@ TEST_CASE("fine-tuning the reflections of a block follows the official code") {
       omega[at(kind)] = c.vector("omega_init_" + group_name(kind));
       plan[kind].online = site_rotation(c, kind, omega[at(kind)]);
     }
-    const BlockSamples<double> samples{stacked(c, "student_in"), stacked(c, "teacher_out"),
-                                       c.shape("student_in").at(1)};
+    const OutputSamples<double> samples{stacked(c, "student_in"), stacked(c, "teacher_out"),
+                                        c.shape("student_in").at(1)};
     ReflectionObjective<double> objective(config, folded_layer(c), plan, official_quantizers(c));
     const std::vector<Index> windows = c.integers("sample_index");
     const std::span<const Index> order_of_windows(windows);
