@@ -136,9 +136,9 @@ Fields Config::fields() {
   return fields;
 }
 
-std::vector<std::pair<std::string, std::string>> Config::flat() {
+std::vector<std::pair<std::string, std::string>> Config::flat() const {
   std::vector<std::pair<std::string, std::string>> pairs = {{"method", method_name}};
-  const Fields all = fields();
+  const Fields all = const_cast<Config*>(this)->fields();  // of which only getters are called
   for (const Field& field : all.all()) pairs.emplace_back(field.name, field.get());
   return pairs;
 }

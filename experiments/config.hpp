@@ -59,7 +59,7 @@ class Config {
   /// All options; setters write into this object.
   Fields fields();
   /// Every option with its value, in the order of fields(): the canonical form that is hashed.
-  std::vector<std::pair<std::string, std::string>> flat();
+  std::vector<std::pair<std::string, std::string>> flat() const;
   /// Whether the model runs on text, and whether single tensors are measured.
   bool measures_language() const;
   bool measures_tensors() const { return activations.measure; }

@@ -222,6 +222,12 @@ void check_trial(const Config& config, const Inputs& inputs) {
   if (!config.measures_language() && !config.measures_tensors()) {
     fail("nothing to do: evaluation.language and activations.measure are both false");
   }
+  if (config.method->needs_model() && !config.needs_model()) {
+    fail(
+        "method: {} learns from whole blocks, and activations.path gives single sites only; "
+        "give a model too (evaluation.language=true)",
+        config.method_name);
+  }
   const auto check_shapes = [&](const ModelConfig& shapes) {
     for (const Index layer : config.activations.layers) {
       if (layer >= shapes.layers) {

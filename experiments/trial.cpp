@@ -7,6 +7,7 @@
 #include <cmath>
 #include <optional>
 
+#include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/eval/distortion.hpp"
@@ -14,6 +15,7 @@
 #include "ruquant/io/tensor_store.hpp"
 #include "ruquant/model/activations.hpp"
 #include "ruquant/model/calibration.hpp"
+#include "ruquant/quant/rounding.hpp"
 
 namespace ruq {
 namespace {
@@ -74,6 +76,63 @@ std::string ids_key(std::span<const std::int32_t> ids) {
   return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
 }
 
+// What a learned plan depends on: everything that identifies the calibration, and the options but
+// those of how weights are rounded in the end and of what is measured.
+std::string plan_key(const Config& config, const std::string& session_key) {
+  RoundingOptions options;
+  Fields of_rounding;
+  ruq::bind(of_rounding, options, "quant.");
+  std::string key = fmt::format("{} {} {} {}", session_key, kExecutorVersion, config.method_name,
+                                method_info(config.method_name).result_version);
+  for (const auto& [name, value] : config.flat()) {
+    if (name == "quant.rounding" || of_rounding.find(name) != nullptr) continue;
+    if (name.starts_with("method.") || name.starts_with("quant.") || name == "seed") {
+      key += fmt::format(" {}={}", name, value);
+    }
+  }
+  return key;
+}
+
+// Bits and bytes of the stored weights, and what roundings said about themselves, as means over
+// linears.
+void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result) {
+  if (rounded.empty()) return;
+  double entries = 0, bits = 0;
+  std::map<std::string, std::vector<double>> details;
+  for (const RoundedLinear& linear : rounded) {
+    entries += static_cast<double>(linear.size);
+    bits += static_cast<double>(linear.size) * linear.bits.total();
+    result.timing.rounding_seconds += linear.seconds;
+    for (const auto& [name, value] : linear.details) details[name].push_back(value);
+  }
+  result.metrics["weight.effective_bits"] = bits / entries;
+  result.metrics["weight.mib"] = bits / 8 / (1 << 20);
+  for (const auto& [name, values] : details) result.metrics["weight." + name] = mean(values);
+}
+
+// What learning gave, over all of the plan's records.
+void measure_learning(const Plan& plan, TrialResult& result) {
+  if (plan.learning.empty()) return;
+  std::vector<double> logs, held_out, improved;
+  double steps = 0, tokens = 0;
+  for (const LearningRecord& record : plan.learning) {
+    logs.push_back(std::log(record.final_loss / record.initial_loss));
+    if (record.held_out_initial && record.held_out_final) {
+      held_out.push_back(std::log(*record.held_out_final / *record.held_out_initial));
+      improved.push_back(*record.held_out_final < *record.held_out_initial ? 1 : 0);
+    }
+    steps += static_cast<double>(record.steps);
+    tokens += static_cast<double>(record.tokens);
+  }
+  result.metrics["learning.loss_ratio"] = std::exp(mean(logs));
+  if (!held_out.empty()) {
+    result.metrics["learning.held_out_ratio"] = std::exp(mean(held_out));
+    result.metrics["learning.held_out_improved"] = mean(improved);
+  }
+  result.metrics["learning.steps"] = steps;
+  result.metrics["learning.tokens"] = tokens;
+}
+
 }  // namespace
 
 // Everything is keyed by text that names what it depends on, so a sweep over such a setting is
@@ -92,6 +151,8 @@ struct Workbench::Impl {
   const ActivationSet& activation_set(const Config& config, const Inputs& inputs);
   ActivationSet capture(const Config& config);
   void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
+  Plan made_plan(const Config& config, double& seconds);
+  RoundingHelp<float> rounding_help(const Config& config);
   void measure_language(const Config& config, const Progress& progress, TrialResult& result);
   void measure_tensors(const Config& config, const Inputs& inputs, TrialResult& result);
 };
@@ -226,20 +287,63 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
   }
 }
 
+// A plan that was learned takes minutes and does not depend on how weights are rounded in the end:
+// it is kept, so that a sweep over roundings learns it once.
+Plan Workbench::Impl::made_plan(const Config& config, double& seconds) {
+  ModelSession<float>& session_here = calibration(config);
+  fs::path file;
+  if (config.method->needs_model()) {
+    file = cache_file("plan", plan_key(config, session_key));
+    if (fs::exists(file)) {
+      Plan plan = load_plan(file);
+      seconds = TensorReader(fs::path(file).replace_extension("time.h5"))
+                    .real_attribute("", "plan_seconds");
+      plan.quant = config.quant;
+      return plan;
+    }
+  }
+  Clock clock;
+  Plan plan = config.method->plan(session_here, config.quant,
+                                  Stream(static_cast<std::uint64_t>(config.seed), "plan"));
+  fit_activation_levels(session_here, plan);
+  seconds = clock.lap();
+  if (!file.empty()) {
+    TensorWriter time(fs::path(file).replace_extension("time.h5"));
+    time.attribute("", "plan_seconds", seconds);
+    time.commit();
+    save_plan(plan, file);
+  }
+  return plan;
+}
+
+RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
+  if (!config.quant.weight.rounds() ||
+      rounding_needs(config.quant.rounding) == RoundingNeeds::weight) {
+    return {};
+  }
+  const CalibrationOptions& options = config.calibration;
+  const ModelSession<float>& session_here = calibration(config);
+  return {session_here.windows(options.windows, options.window_tokens, "samples"),
+          options.window_tokens,
+          {}};
+}
+
 void Workbench::Impl::measure_language(const Config& config, const Progress& progress,
                                        TrialResult& result) {
-  ModelSession<float>& session_here = calibration(config);
   const Matrix<float>& expected = float_states(config);
-  Clock clock;
   progress("plan", 0);
-  const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
-  result.plan = config.method->plan(session_here, config.quant, stream);
-  result.timing.plan_seconds = clock.lap();
+  result.plan = made_plan(config, result.timing.plan_seconds);
+  Clock clock;
   progress("weights", 0.3);
-  const PlannedModel<float> planned(model, result.plan, [&](const Model<float>& folded) {
-    check_unchanged(config, result.plan, folded);
-  });
+  const PlannedModel<float> planned(
+      model, result.plan,
+      [&](const Model<float>& folded) { check_unchanged(config, result.plan, folded); },
+      rounding_help(config));
   result.timing.apply_seconds = clock.lap();
+  measure_weights(planned.rounded(), result);
+  result.plan.learning.insert(result.plan.learning.end(), planned.learning().begin(),
+                              planned.learning().end());
+  measure_learning(result.plan, result);
 
   const auto ids = evaluated_tokens(config, tokens);
   const Index length = config.evaluation.window_tokens;
@@ -267,6 +371,12 @@ void Workbench::Impl::measure_language(const Config& config, const Progress& pro
   result.metrics["nll_over_float"] = mean(scores.nll) - mean(floats.nll);
   result.metrics[fmt::format("ppl.w{}", length)] = std::exp(mean(scores.nll));
   result.metrics[fmt::format("ppl_float.w{}", length)] = std::exp(mean(floats.nll));
+  const double chance = std::log(static_cast<double>(model.config.vocabulary));
+  if (!(mean(scores.nll) <= chance)) {
+    result.diverged =
+        fmt::format("a loss of {:.2f} nats, worse than guessing among {} tokens ({:.2f})",
+                    mean(scores.nll), model.config.vocabulary, chance);
+  }
   result.metrics["kl"] = mean(scores.kl);
   result.metrics["agreement"] = mean(scores.agreement);
   result.timing.evaluate_seconds = clock.lap();
@@ -276,9 +386,16 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
                                       TrialResult& result) {
   const ActivationSet& set = activation_set(config, inputs);
   Clock clock;
-  DumpSession session_here(set);
-  const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
-  Plan plan = config.method->plan(session_here, config.quant, stream);
+  Plan plan;
+  if (config.method->needs_model()) {
+    double seconds = 0;
+    plan = result.plan.layers.empty() ? made_plan(config, seconds) : result.plan;
+  } else {
+    DumpSession session_here(set);
+    const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
+    plan = config.method->plan(session_here, config.quant, stream);
+    fit_activation_levels(session_here, plan);
+  }
   std::map<std::string, std::vector<double>> by_measure;
   for (const SiteActivations& site : set.sites) {
     auto measures = site_distortion(plan, set.config, site.site, site.test, site.weights);

@@ -20,8 +20,10 @@
 namespace ruq {
 
 struct Timing {
-  double plan_seconds = 0;      ///< calibration and construction of the plan
+  /// Calibration and construction of the plan; of a plan found in the cache, what it once took.
+  double plan_seconds = 0;
   double apply_seconds = 0;     ///< folding and rounding the weights
+  double rounding_seconds = 0;  ///< rounding alone, summed over the weights (they run side by side)
   double evaluate_seconds = 0;  ///< language metrics
   double tensor_seconds = 0;    ///< tensor-level part, its own plan included
   double total_seconds = 0;
@@ -33,8 +35,9 @@ struct TrialResult {
   std::map<std::string, std::vector<double>> windows;          ///< metric → value of every window
   std::map<std::string, std::map<std::string, double>> sites;  ///< site → measure → value
   std::vector<std::string> fallbacks;
+  std::string diverged;  ///< why the loss says nothing any more; empty unless it does
   std::map<std::string, Matrix<float>> samples;  ///< dataset under /samples → values
-  Plan plan;
+  Plan plan;                                     ///< with the records of roundings that learn
   Timing timing;
 };
 

@@ -116,6 +116,12 @@ class ModelSession final : public CalibrationSession<S> {
   ChannelMaxima maxima_;
 };
 
+/// Fits the levels of every linear site of the session that plan.quant.activation_levels asks for,
+/// on samples through the network quantized so far (on a dump: on its rows). Nothing for
+/// "midpoint", and at 16 bits.
+template <class S>
+void fit_activation_levels(CalibrationSession<S>& session, Plan& plan);
+
 /// The walk itself, for tests and for sessions: runs block after block over `x` [windows·length,
 /// h]; at every linear site calls `visit`, installs the site's weights and lets the quantized
 /// tensor go on. With `quantized` false the tensors stay float.

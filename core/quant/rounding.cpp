@@ -147,6 +147,17 @@ void bind(Fields& fields, RoundingOptions& options, const std::string& prefix) {
   ruq::bind(fields, options.septq, prefix + "septq.");
   ruq::bind(fields, options.bcq, prefix + "bcq.");
   ruq::bind(fields, options.uniquanf, prefix + "uniquanf.");
+  BlockLearningOptions& learning = options.learning;
+  fields.add(prefix + "learning.epochs", learning.epochs, {.min = 0, .max = 10000},
+             "uniquanf, flexround: passes over the calibration windows");
+  fields.add(prefix + "learning.learning_rate", learning.learning_rate, {.min = 0, .max = 1},
+             "uniquanf, flexround: rate of the transform's parameters");
+  fields.add(prefix + "learning.level_learning_rate", learning.level_learning_rate,
+             {.min = 0, .max = 1}, "uniquanf: rate of the levels");
+  fields.add(prefix + "learning.mixing", learning.mixing, {.min = 0, .max = 1},
+             "share of a block's input taken from the float stream");
+  fields.add(prefix + "learning.held_out", learning.held_out, {.min = 0, .max = 4096},
+             "calibration windows that judge and do not teach");
 }
 
 std::vector<std::string> rounding_names() {
