@@ -13,6 +13,7 @@
 #include "ruquant/eval/distortion.hpp"
 #include "ruquant/eval/language.hpp"
 #include "ruquant/io/tensor_store.hpp"
+#include "ruquant/learn/learned_rounding.hpp"
 #include "ruquant/model/activations.hpp"
 #include "ruquant/model/calibration.hpp"
 #include "ruquant/quant/rounding.hpp"
@@ -324,8 +325,7 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
   const CalibrationOptions& options = config.calibration;
   const ModelSession<float>& session_here = calibration(config);
   return {session_here.windows(options.windows, options.window_tokens, "samples"),
-          options.window_tokens,
-          {}};
+          options.window_tokens, learned_rounding<float>};
 }
 
 void Workbench::Impl::measure_language(const Config& config, const Progress& progress,

@@ -137,7 +137,7 @@ double loss_over(const BlockGrad<S>& block, const BlockSamples<S>& samples, Inde
   double sum = 0;
   for (Index w = first; w < last; ++w) {
     const Matrix<S> input = samples.quantized_input.middleRows(w * samples.length, samples.length);
-    sum += error_of(block, samples, w, input, nullptr).template cast<double>().squaredNorm();
+    sum += error_of<S>(block, samples, w, input, nullptr).template cast<double>().squaredNorm();
   }
   return sum / static_cast<double>((last - first) * samples.length * samples.target.cols());
 }

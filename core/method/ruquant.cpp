@@ -234,7 +234,6 @@ void Ruquant::bind(Fields& fields) {
              "L-BFGS iterations of the optimized reflection");
   fields.add("reflection_tokens", options_.reflection_tokens, {.min = 1},
              "tokens that the optimized reflection sees");
-  apply_schedule(options_.schedule);
   fields.add_preset("schedule", options_.schedule, {"short", "paper"},
                     "how long reflections are tuned on the block's output",
                     [this](const std::string& name) { apply_schedule(name); });

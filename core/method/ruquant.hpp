@@ -35,7 +35,7 @@ struct RuquantOptions {
   Index reflection_tokens = 256;
   std::string schedule =
       "short";  ///< of "finetuned": short, paper (20 epochs of 128 x 2048 tokens)
-  FineTuneOptions finetune;
+  FineTuneOptions finetune{.epochs = 3};
   LearningWindows finetune_windows;
 };
 
