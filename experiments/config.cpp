@@ -59,6 +59,14 @@ void bind_measurements(Fields& fields, Config& config) {
              "windows scored, from the start of the split");
   fields.add("evaluation.window_tokens", config.evaluation.window_tokens,
              {.min = 2, .max = 1 << 20}, "tokens of a window");
+  fields.add("tasks.names", config.tasks.names,
+             {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "openbookqa",
+              "mmlu", "lambada", "gsm8k"},
+             "zero-shot tasks that are scored (fetched when asked for); none named: none");
+  fields.add("tasks.path", config.tasks.path,
+             "folder of JSON lines that holds the tasks, instead of fetching them");
+  fields.add("tasks.items", config.tasks.items, {.min = 0},
+             "items of each task, from its beginning; 0: all");
   ActivationSettings& activations = config.activations;
   fields.add("activations.measure", activations.measure, "measure single sites (tensor level)");
   fields.add("activations.path", activations.path, "a dump to read instead of capturing");

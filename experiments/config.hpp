@@ -47,6 +47,13 @@ struct ActivationSettings {
   Index sample_tokens = 64;  ///< rows of the outlier-rich site kept for figures; 0 keeps none
 };
 
+/// Zero-shot tasks; none unless named.
+struct TaskSettings {
+  std::vector<std::string> names;
+  std::string path;   ///< folder of JSON lines instead of the wheel
+  Index items = 500;  ///< scored items of each task, from its beginning; 0: all
+};
+
 struct RecordSettings {
   bool plans = true;  ///< keep plan.h5 of every trial
 };
@@ -70,6 +77,7 @@ class Config {
   CalibrationOptions calibration;
   EvaluationSettings evaluation;
   ActivationSettings activations;
+  TaskSettings tasks;
   QuantSettings quant;
   RecordSettings record;
   Index seed = 1;

@@ -92,11 +92,15 @@ Json results_json(const PlannedTrial& planned, const TrialResult& result) {
 }
 
 Json timing_json(const Timing& timing) {
-  return {
-      {"plan_seconds", timing.plan_seconds},         {"apply_seconds", timing.apply_seconds},
-      {"rounding_seconds", timing.rounding_seconds}, {"evaluate_seconds", timing.evaluate_seconds},
-      {"tensor_seconds", timing.tensor_seconds},     {"total_seconds", timing.total_seconds},
-      {"peak_memory_mib", timing.peak_memory_mib},   {"threads", threads()}};
+  return {{"plan_seconds", timing.plan_seconds},
+          {"apply_seconds", timing.apply_seconds},
+          {"rounding_seconds", timing.rounding_seconds},
+          {"evaluate_seconds", timing.evaluate_seconds},
+          {"task_seconds", timing.task_seconds},
+          {"tensor_seconds", timing.tensor_seconds},
+          {"total_seconds", timing.total_seconds},
+          {"peak_memory_mib", timing.peak_memory_mib},
+          {"threads", threads()}};
 }
 
 void write_results_h5(const fs::path& path, const Json& json, const TrialResult& result) {
@@ -115,6 +119,9 @@ void write_results_h5(const fs::path& path, const Json& json, const TrialResult&
   for (const auto& [name, value] : result.metrics) scalar("metrics/" + name, value);
   for (const auto& [name, values] : result.windows) {
     file.write("windows/" + name, values.data(), {std::ssize(values)});
+  }
+  for (const auto& [name, values] : result.items) {
+    file.write("items/" + name, values.data(), {std::ssize(values)});
   }
   for (const auto& [site, measures] : result.sites) {
     std::string group = site.substr(std::string("layers.").size());

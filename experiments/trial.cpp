@@ -10,6 +10,7 @@
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/eval/choices.hpp"
 #include "ruquant/eval/distortion.hpp"
 #include "ruquant/eval/language.hpp"
 #include "ruquant/io/tensor_store.hpp"
@@ -134,6 +135,46 @@ void measure_learning(const Plan& plan, TrialResult& result) {
   result.metrics["learning.tokens"] = tokens;
 }
 
+// Accuracies of a task beside those of the float model. `kept` is their ratio, `kept_above_chance`
+// the same after both lost what guessing gives.
+void add_task_metrics(const ChoiceTask& task, const ChoiceScores& scores,
+                      const ChoiceScores& floats, TrialResult& result) {
+  const std::string prefix = "task." + task.name + ".";
+  const auto count = static_cast<double>(scores.log_likelihood.size());
+  if (task.kind != "choices") {
+    double sum = 0, float_sum = 0, tokens = 0;
+    std::vector<double>& each = result.items[task.name + ".log_likelihood"];
+    for (std::size_t i = 0; i < scores.log_likelihood.size(); ++i) {
+      each.push_back(scores.log_likelihood[i][0]);
+      sum += scores.log_likelihood[i][0];
+      float_sum += floats.log_likelihood[i][0];
+      tokens += static_cast<double>(task.items[i].choices[0].ids.size());
+    }
+    const double units = task.kind == "last_word" ? count : tokens;
+    result.metrics[prefix + "ppl"] = std::exp(-sum / units);
+    result.metrics[prefix + "ppl_float"] = std::exp(-float_sum / units);
+    if (task.kind == "answer") return;
+  }
+  const double chance = chance_accuracy(task, static_cast<Index>(count));
+  for (const bool normalized : {false, true}) {
+    if (normalized && !task.normalized) continue;
+    const std::string name = normalized ? "acc_norm" : "acc";
+    const auto correct = correct_items(task, scores, normalized);
+    const double accuracy = mean(correct);
+    const double reference = mean(correct_items(task, floats, normalized));
+    result.metrics[prefix + name] = accuracy;
+    result.metrics[prefix + name + "_stderr"] =
+        std::sqrt(accuracy * (1 - accuracy) / std::max(1.0, count - 1));
+    result.metrics[prefix + name + "_float"] = reference;
+    if (reference > 0) result.metrics[prefix + name + "_kept"] = accuracy / reference;
+    if (reference > chance) {
+      result.metrics[prefix + name + "_kept_above_chance"] =
+          (accuracy - chance) / (reference - chance);
+    }
+    result.items[task.name + "." + name] = correct;
+  }
+}
+
 }  // namespace
 
 // Everything is keyed by text that names what it depends on, so a sweep over such a setting is
@@ -154,7 +195,11 @@ struct Workbench::Impl {
   void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
   Plan made_plan(const Config& config, double& seconds);
   RoundingHelp<float> rounding_help(const Config& config);
-  void measure_language(const Config& config, const Progress& progress, TrialResult& result);
+  void measure_language(const Config& config, const Inputs& inputs, const Progress& progress,
+                        TrialResult& result);
+  ChoiceScores float_choices(const Config& config, const ChoiceTask& task);
+  void measure_tasks(const Config& config, const Inputs& inputs, const PlannedModel<float>& planned,
+                     const Progress& progress, TrialResult& result);
   void measure_tensors(const Config& config, const Inputs& inputs, TrialResult& result);
 };
 
@@ -328,8 +373,52 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
           options.window_tokens, learned_rounding<float>};
 }
 
-void Workbench::Impl::measure_language(const Config& config, const Progress& progress,
-                                       TrialResult& result) {
+// The float model's likelihoods are the same for every trial, so they are kept.
+ChoiceScores Workbench::Impl::float_choices(const Config& config, const ChoiceTask& task) {
+  const std::string key = fmt::format("{} {} {} {} {}", known_model_digest(model_key), task.name,
+                                      task.digest, config.tasks.items, math_backend());
+  const fs::path file = cache_file("choices", key);
+  if (!fs::exists(file)) {
+    logger().info("float reference on {}", task.name);
+    const ChoiceScores made =
+        score_choices<float>(model, {}, task, config.tasks.items, model.config.context);
+    TensorWriter out(file);
+    for (std::size_t i = 0; i < made.log_likelihood.size(); ++i) {
+      const auto& values = made.log_likelihood[i];
+      out.write(fmt::format("{}/log_likelihood", i), values.data(), {std::ssize(values)});
+      std::vector<Index> greedy(made.greedy[i].begin(), made.greedy[i].end());
+      out.write(fmt::format("{}/greedy", i), greedy);
+    }
+    out.attribute("", "items", static_cast<std::int64_t>(made.log_likelihood.size()));
+    out.commit();
+    return made;
+  }
+  const TensorReader in(file);
+  ChoiceScores known;
+  for (Index i = 0; i < in.integer_attribute("", "items"); ++i) {
+    const auto values = in.vector<double>(fmt::format("{}/log_likelihood", i));
+    known.log_likelihood.emplace_back(values.begin(), values.end());
+    const auto greedy = in.integers(fmt::format("{}/greedy", i));
+    known.greedy.emplace_back(greedy.begin(), greedy.end());
+  }
+  return known;
+}
+
+void Workbench::Impl::measure_tasks(const Config& config, const Inputs& inputs,
+                                    const PlannedModel<float>& planned, const Progress& progress,
+                                    TrialResult& result) {
+  for (const auto& [name, file] : inputs.tasks) {
+    const ChoiceTask& task = known_task(file);
+    const ChoiceScores floats = float_choices(config, task);
+    const ChoiceScores scores = score_choices(
+        planned.model(), planned.hook(), task, config.tasks.items, model.config.context, 1024,
+        [&, &name = name](double share) { progress(name, 0.9 * share); });
+    add_task_metrics(task, scores, floats, result);
+  }
+}
+
+void Workbench::Impl::measure_language(const Config& config, const Inputs& inputs,
+                                       const Progress& progress, TrialResult& result) {
   const Matrix<float>& expected = float_states(config);
   progress("plan", 0);
   result.plan = made_plan(config, result.timing.plan_seconds);
@@ -380,6 +469,8 @@ void Workbench::Impl::measure_language(const Config& config, const Progress& pro
   result.metrics["kl"] = mean(scores.kl);
   result.metrics["agreement"] = mean(scores.agreement);
   result.timing.evaluate_seconds = clock.lap();
+  measure_tasks(config, inputs, planned, progress, result);
+  result.timing.task_seconds = clock.lap();
 }
 
 void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs,
@@ -424,7 +515,7 @@ TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Pro
   Clock clock;
   TrialResult result;
   load(config, inputs);
-  if (config.measures_language()) impl_->measure_language(config, progress, result);
+  if (config.measures_language()) impl_->measure_language(config, inputs, progress, result);
   if (config.measures_tensors()) {
     progress("sites", 0.9);
     impl_->measure_tensors(config, inputs, result);
@@ -443,13 +534,14 @@ void Workbench::load(const Config& config, const Inputs& inputs) {
 
 void Workbench::dump(const Config& config, const Inputs& inputs, const fs::path& file) {
   load(config, inputs);
-  save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}}), file);
+  save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}, {}}), file);
 }
 
 void Workbench::prepare(const Config& config, const Inputs& inputs) {
   load(config, inputs);
   if (config.needs_model()) impl_->calibration(config);
   if (config.measures_language()) impl_->float_states(config);
+  for (const auto& [name, file] : inputs.tasks) impl_->float_choices(config, known_task(file));
   if (config.measures_tensors()) impl_->activation_set(config, inputs);
 }
 
