@@ -54,6 +54,15 @@ Matrix<double> haar_orthogonal(Index n, Draws& draws);
 Transform<double> randomized_hadamard(Index width, Stream& stream, const std::string& where,
                                       Plan& plan);
 
+/// 1/γ of the norm behind attn_in or mlp_in, so that the gain moves into the weights. A zero gain
+/// stays; fuse.cpp empties its weight column.
+template <class S>
+Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site);
+
+/// All weight rows that a site feeds [out, width], in the basis that the plan has reached.
+template <class S>
+Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan, const Site& site);
+
 /// Error if any quantizer of `quant` does not fit the model's shapes.
 void check_quantizers(const ModelConfig& config, const QuantSettings& quant);
 

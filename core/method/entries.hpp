@@ -14,6 +14,8 @@ std::unique_ptr<Method> make_householder();
 std::unique_ptr<Method> make_givens();
 std::unique_ptr<Method> make_singlequant();
 std::unique_ptr<Method> make_quarot();
+std::unique_ptr<Method> make_learned_rotation();
+std::unique_ptr<Method> make_infoquant();
 std::unique_ptr<Method> make_duquant();
 std::unique_ptr<Method> make_ruquant();
 

@@ -57,14 +57,6 @@ class QuaRot final : public MethodBase<QuaRot> {
   }
 
  private:
-  // 1/γ: the gain moves into the weights. A zero gain stays; fuse.cpp empties its weight column.
-  template <class S>
-  static Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site) {
-    return session.norm_gain(site.layer, site.kind)
-        .template cast<double>()
-        .unaryExpr([](double gain) { return gain == 0 ? 1.0 : 1 / gain; });
-  }
-
   static Transform<double> head_rotation(Index e, const Stream& stream, Plan& plan) {
     Transform<double> rotation(e);
     if (hadamard_exists(e)) {

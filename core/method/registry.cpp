@@ -24,6 +24,10 @@ const std::vector<Entry>& entries() {
       {{"singlequant", "closed-form Givens rotations, alignment and uniformity (arXiv 2511.22316)",
         1},
        make_singlequant},
+      {{"learned_rotation", "one block map a site by Cayley SGD, to compare objectives", 1},
+       make_learned_rotation},
+      {{"infoquant", "peak-suppressing rotations learned site by site (arXiv 2605.26175)", 1},
+       make_infoquant},
       {{"duquant", "searched block rotations and zigzag (arXiv 2406.01721)", 1}, make_duquant},
       {{"ruquant",
         "block maps towards uniform targets, zigzag, global reflection "

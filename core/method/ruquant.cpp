@@ -38,23 +38,6 @@ Matrix<double> hadamard_map(Matrix<S>& samples, Draws& draws) {
   return rotation.to_matrix(width);
 }
 
-// All weight rows that a site feeds, in the basis that the plan has reached.
-template <class S>
-Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan, const Site& site) {
-  const auto linears = linears_of(site.kind);
-  Index rows = 0;
-  for (const Linear linear : linears) rows += session.weight(site.layer, linear).rows();
-  Matrix<double> all(rows, session.config().site_width(site.kind));
-  Index at = 0;
-  for (const Linear linear : linears) {
-    const Matrix<S>& weight = session.weight(site.layer, linear);
-    all.middleRows(at, weight.rows()) = weight.template cast<double>();
-    at += weight.rows();
-  }
-  site_transform(plan, session.config(), site).apply_dual(all);
-  return all;
-}
-
 // Stage 2 on one site: the reflection that the smooth objective of §1.14 prefers.
 template <class S>
 Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>& tensor,

@@ -31,24 +31,6 @@ class Threads {
   int before_;
 };
 
-void check_claims(const Plan& plan, const ModelConfig& config, const MethodClaims& claims) {
-  CHECK(plan.residual.is_identity() != claims.residual_basis);
-  for (Index l = 0; l < config.layers; ++l) {
-    for (const SiteKind kind : kLinearSites) {
-      INFO("layers." << l << "." << to_string(kind));
-      const bool claimed =
-          std::find(claims.moved.begin(), claims.moved.end(), kind) != claims.moved.end();
-      const Index width = config.site_width(kind);
-      const Matrix<double> map = site_transform(plan, config, {l, kind}).to_matrix(width);
-      const double moved = (map - Matrix<double>::Identity(width, width)).cwiseAbs().maxCoeff();
-      CHECK((moved > 1e-3) == claimed);
-    }
-    const Transform<double>& pair = plan.layers[static_cast<std::size_t>(l)].query_key;
-    CHECK(pair.is_identity() != claims.rotates_queries_and_keys);
-  }
-  CHECK(plan.fallbacks == claims.fallbacks(config));
-}
-
 void check_saved(const Plan& plan, const TinyBench<double>& bench) {
   const TemporaryFolder folder;
   save_plan(plan, folder / "plan.h5");
@@ -148,6 +130,26 @@ void check_outputs_kept_in_float(const Plan& plan, const ModelConfig& config) {
   const TinyBench<float> bench(config);
   CHECK(relative_distance(bench.logits(without_rounding(plan)), bench.logits()) < 1e-4);
 }
+
+void check_claims(const Plan& plan, const ModelConfig& config, const MethodClaims& claims) {
+  CHECK(plan.residual.is_identity() != claims.residual_basis);
+  for (Index l = 0; l < config.layers; ++l) {
+    for (const SiteKind kind : kLinearSites) {
+      INFO("layers." << l << "." << to_string(kind));
+      const bool claimed =
+          std::find(claims.moved.begin(), claims.moved.end(), kind) != claims.moved.end();
+      const Index width = config.site_width(kind);
+      const Matrix<double> map = site_transform(plan, config, {l, kind}).to_matrix(width);
+      const double moved = (map - Matrix<double>::Identity(width, width)).cwiseAbs().maxCoeff();
+      CHECK((moved > 1e-3) == claimed);
+    }
+    const Transform<double>& pair = plan.layers[static_cast<std::size_t>(l)].query_key;
+    CHECK(pair.is_identity() != claims.rotates_queries_and_keys);
+  }
+  CHECK(plan.fallbacks == claims.fallbacks(config));
+}
+
+void check_method_laws(const std::string& name) { check_method_laws(name, method_claims(name)); }
 
 void check_method_laws(const std::string& name, const MethodClaims& claims,
                        const std::vector<std::pair<std::string, std::string>>& settings) {

@@ -6,16 +6,11 @@
 namespace ruq::test {
 namespace {
 
-MethodClaims claims() {
-  MethodClaims result;
-  result.fallbacks = smoothing_fallback;
-  return result;
-}
-
-TEST_CASE("duquant obeys the laws of methods") { check_method_laws("duquant", claims()); }
+TEST_CASE("duquant obeys the laws of methods") { check_method_laws("duquant"); }
 
 TEST_CASE("the paper's index obeys them too") {
-  check_method_laws("duquant", claims(), {{"index", "channel"}, {"share_blocks", "false"}});
+  check_method_laws("duquant", method_claims("duquant"),
+                    {{"index", "channel"}, {"share_blocks", "false"}});
 }
 
 double spread(const Matrix<double>& x) { return x.maxCoeff() - x.minCoeff(); }

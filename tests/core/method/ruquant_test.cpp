@@ -14,16 +14,10 @@ namespace {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-MethodClaims claims() {
-  MethodClaims result;
-  result.fallbacks = smoothing_fallback;
-  return result;
-}
-
-TEST_CASE("ruquant obeys the laws of methods") { check_method_laws("ruquant", claims()); }
+TEST_CASE("ruquant obeys the laws of methods") { check_method_laws("ruquant"); }
 
 TEST_CASE("the paper's preset, with a map a block and no zigzag, obeys them too") {
-  check_method_laws("ruquant", claims(),
+  check_method_laws("ruquant", method_claims("ruquant"),
                     {{"preset", "paper"}, {"share_blocks", "false"}, {"zigzag", "false"}});
 }
 
