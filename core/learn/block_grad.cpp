@@ -5,6 +5,7 @@
 #include "ruquant/base/error.hpp"
 #include "ruquant/learn/ops_grad.hpp"
 #include "ruquant/learn/straight_through.hpp"
+#include "ruquant/learn/weight_rounding.hpp"
 
 namespace ruq {
 namespace {
@@ -33,6 +34,7 @@ BlockGrad<S>::BlockGrad(const ModelConfig& config, const LayerWeights<S>& folded
     base_[at(linear)] = folded[linear].weight.template cast<double>();
     fixed[at(input_site(linear))].apply_dual(base_[at(linear)]);
   }
+  value_bias_ = folded[Linear::v_proj].bias.template cast<double>();
   install({});
 }
 
@@ -45,12 +47,17 @@ void BlockGrad<S>::install(BlockParameters parameters) {
     online_[at(kind)] = parameters_.online[at(kind)].template cast<S>();
   }
   query_ = parameters_.query_key.template cast<S>();
-  values_ = parameters_.values.template cast<S>();
   for (const Linear linear : kLinears) {
     Matrix<S> weight = trained_weight(linear).template cast<S>();
     RowClips<S> storage;
-    round_rows(weight, quant_.weight, clips_of(linear, storage));
+    round_weight_rows(weight, quant_.weight, clips_of(linear, storage));
     weights_[linear].weight = std::move(weight);
+  }
+  if (value_bias_.size() > 0) {
+    Matrix<double> bias = value_bias_.transpose();
+    per_head(bias, config_.head_width,
+             [&](Matrix<double>& rows) { parameters_.values.apply(rows); });
+    weights_[Linear::v_proj].bias = bias.row(0).transpose().template cast<S>();
   }
   clear_sums();
 }
@@ -68,11 +75,30 @@ void BlockGrad<S>::clear_sums() {
     const Matrix<S>& weight = weights_[linear].weight;
     rounded_sums_[at(linear)].setZero(weight.rows(), weight.cols());
   }
+  value_bias_sum_.setZero(value_bias_.size());
 }
 
 // The weight as it is before it is rounded, with all transforms in it.
 template <class S>
 Matrix<double> BlockGrad<S>::trained_weight(Linear linear) const {
+  Matrix<double> weight = online_weight(linear);
+  if (linear == Linear::v_proj) map_value_outputs(weight);
+  return weight;
+}
+
+// Its rows are the channels of all heads of the values.
+template <class S>
+void BlockGrad<S>::map_value_outputs(Matrix<double>& weight) const {
+  if (parameters_.values.is_identity()) return;
+  Matrix<double> columns = weight.transpose();
+  per_head(columns, config_.head_width,
+           [&](Matrix<double>& rows) { parameters_.values.apply(rows); });
+  weight = columns.transpose();
+}
+
+// The weight with the transforms of its inputs.
+template <class S>
+Matrix<double> BlockGrad<S>::online_weight(Linear linear) const {
   Matrix<double> weight = base_[at(linear)];
   if (linear == Linear::o_proj) {
     per_head(weight, config_.head_width,
@@ -117,7 +143,6 @@ void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor) const {
         query_.inverse_transpose().apply(rows);
         return round_rows(rows, quant_.keys);
       default:
-        values_.apply(rows);
         return round_rows(rows, quant_.values);
     }
   });
@@ -164,18 +189,14 @@ void BlockGrad<S>::head_backward(SiteKind kind, const Matrix<S>& before, Matrix<
   Matrix<S> rows = before;
   rows.resize(before.size() / e, e);
   per_head(gradient, e, [&](Matrix<S>& g) {
-    const Transform<S> dual = query_.inverse_transpose();
-    const Transform<S>& map = kind == SiteKind::queries ? query_
-                              : kind == SiteKind::keys  ? dual
-                                                        : values_;
+    if (kind == SiteKind::values) return round_rows_backward(rows, spec, g);
     Matrix<S> moved = rows;
-    map.apply(moved);
+    (kind == SiteKind::keys ? query_.inverse_transpose() : query_).apply(moved);
     round_rows_backward(moved, spec, g);
     if (kind == SiteKind::keys) {
       dual_backward(query_, std::move(rows), g, sums_.query_key);
     } else {
-      transform_backward(map, std::move(rows), g,
-                         kind == SiteKind::queries ? sums_.query_key : sums_.values);
+      transform_backward(query_, std::move(rows), g, sums_.query_key);
     }
   });
 }
@@ -227,6 +248,9 @@ Matrix<S> BlockGrad<S>::projections_backward(const BlockRecord<S>& record, const
       linear_backward(Linear::q_proj, u, turned_back(Linear::q_proj, weights_.q_norm, dq));
   normed += linear_backward(Linear::k_proj, u, turned_back(Linear::k_proj, weights_.k_norm, dk));
   normed += linear_backward(Linear::v_proj, u, dv);
+  if (value_bias_.size() > 0) {
+    value_bias_sum_ += dv.colwise().sum().transpose().template cast<double>();
+  }
   return normed;
 }
 
@@ -263,16 +287,25 @@ void BlockGrad<S>::weight_backward(Linear linear, BlockGradients& sums, bool wit
   RowClips<S> storage;
   const RowClips<S>* clips = clips_of(linear, storage);
   RowClips<S> slope{Vector<S>::Zero(rounded.rows()), Vector<S>::Zero(rounded.rows())};
-  round_rows_backward<S>(trained_weight(linear).template cast<S>(), quant_.weight, rounded, clips,
-                         &slope);
+  round_weight_rows_backward<S>(trained_weight(linear).template cast<S>(), quant_.weight, rounded,
+                                clips, &slope);
   if (clips != nullptr) {
     sums.weight_clips[at(linear)] = {slope.low.template cast<double>(),
                                      slope.high.template cast<double>()};
   }
   Matrix<double> gradient = rounded.template cast<double>();
+  const Index e = config_.head_width;
+  if (linear == Linear::v_proj && !parameters_.values.is_identity()) {
+    Matrix<double> channels = online_weight(linear).transpose();
+    channels.resize(channels.size() / e, e);
+    Matrix<double> turned = gradient.transpose();
+    per_head(turned, e, [&](Matrix<double>& g) {
+      transform_backward(parameters_.values, std::move(channels), g, sums.values);
+    });
+    gradient = turned.transpose();
+  }
   const bool has_values = linear == Linear::o_proj && !parameters_.values.is_identity();
   Matrix<double> weight = base_[at(linear)];
-  const Index e = config_.head_width;
   if (has_values) {
     per_head(weight, e, [&](Matrix<double>& rows) { parameters_.values.apply_dual(rows); });
   }
@@ -290,9 +323,21 @@ void BlockGrad<S>::weight_backward(Linear linear, BlockGradients& sums, bool wit
 }
 
 template <class S>
+void BlockGrad<S>::value_bias_backward(BlockGradients& sums) {
+  if (value_bias_.size() == 0 || parameters_.values.is_identity()) return;
+  const Index e = config_.head_width;
+  Matrix<double> rows = value_bias_.transpose();
+  rows.resize(rows.size() / e, e);
+  Matrix<double> gradient = value_bias_sum_.transpose();
+  gradient.resize(gradient.size() / e, e);
+  transform_backward(parameters_.values, std::move(rows), gradient, sums.values);
+}
+
+template <class S>
 BlockGradients BlockGrad<S>::take_gradients(bool with_weights) {
   BlockGradients result = std::move(sums_);
   for (const Linear linear : kLinears) weight_backward(linear, result, with_weights);
+  value_bias_backward(result);
   clear_sums();
   return result;
 }

@@ -29,9 +29,9 @@ namespace ruq {
 struct BlockParameters {
   PerSite<Transform<double>> online;
   Transform<double> query_key;  ///< of width head_width; queries get T, keys its dual
-  /// Of every head of the values, before they are rounded; o_proj gets the dual. The same function
-  /// as folding it at attn_out (SitePlan::folded), which needs an identity as fixed transform
-  /// there.
+  /// Of every head of the values: acts on the outputs of v_proj, weight and bias, before they are
+  /// rounded; o_proj gets the dual. What folding it at attn_out (SitePlan::folded) does, which
+  /// needs an identity as fixed transform there.
   Transform<double> values;
   PerSite<std::optional<ClipPair>> activation_clips;
   PerLinear<std::optional<RowClips<double>>> weight_clips;  ///< [out] each
@@ -81,6 +81,8 @@ class BlockGrad {
   static std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
   void clear_sums();
   Matrix<double> trained_weight(Linear linear) const;
+  Matrix<double> online_weight(Linear linear) const;
+  void map_value_outputs(Matrix<double>& weight) const;
   const RowClips<S>* clips_of(Linear linear, RowClips<S>& storage) const;
   const RowClips<S>* clips_of(SiteKind kind, Index rows, RowClips<S>& storage) const;
   void apply_hook(SiteKind kind, Matrix<S>& tensor) const;
@@ -93,6 +95,7 @@ class BlockGrad {
   Matrix<S> projections_backward(const BlockRecord<S>& record, const Matrix<S>& dq,
                                  const Matrix<S>& dk, const Matrix<S>& dv);
   void weight_backward(Linear linear, BlockGradients& sums, bool with_weights);
+  void value_bias_backward(BlockGradients& sums);
 
   ModelConfig config_;
   QuantSettings quant_;
@@ -100,11 +103,13 @@ class BlockGrad {
   PerSite<Transform<double>> fixed_;
   PerSite<Transform<S>> fixed_cast_;
   PerLinear<Matrix<double>> base_;  // weights with the fixed duals
+  Vector<double> value_bias_;       // [kv_heads·e] or empty, before `values`
   LayerWeights<S> weights_;
   BlockParameters parameters_;
   PerSite<Transform<S>> online_;
-  Transform<S> query_, values_;
+  Transform<S> query_;
   PerLinear<Matrix<S>> rounded_sums_;  // ∂L/∂ of the rounded weights
+  Vector<double> value_bias_sum_;      // ∂L/∂ of v_proj's bias in force
   BlockGradients sums_;
 };
 
