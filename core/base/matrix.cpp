@@ -132,6 +132,10 @@ void sgemm(const ConstMatrixView<float>& a, const ConstMatrixView<float>& b, cha
 }
 #endif
 
+// A single window must keep more than one thread busy. Rows are products of their own: halving a
+// tile changes no bits.
+Index tile_rows(Index rows) { return rows > kRowTile ? kRowTile : kRowTile / 2; }
+
 }  // namespace
 
 void set_threads(int count) {
@@ -175,7 +179,7 @@ template <class S>
 Matrix<S> product(const ConstMatrixView<S>& a, const ConstMatrixView<S>& b) {
   RUQ_CHECK(a.cols() == b.rows(), "[{},{}]·[{},{}]", a.rows(), a.cols(), b.rows(), b.cols());
   Matrix<S> c(a.rows(), b.cols());
-  parallel_rows(a.rows(), kRowTile, [&](Index begin, Index end) {
+  parallel_rows(a.rows(), tile_rows(a.rows()), [&](Index begin, Index end) {
     product_into<S>(a.middleRows(begin, end - begin), b, c.middleRows(begin, end - begin));
   });
   return c;
@@ -185,7 +189,7 @@ template <class S>
 Matrix<S> product_transposed(const ConstMatrixView<S>& a, const ConstMatrixView<S>& b) {
   RUQ_CHECK(a.cols() == b.cols(), "[{},{}]·[{},{}]ᵀ", a.rows(), a.cols(), b.rows(), b.cols());
   Matrix<S> c(a.rows(), b.rows());
-  parallel_rows(a.rows(), kRowTile, [&](Index begin, Index end) {
+  parallel_rows(a.rows(), tile_rows(a.rows()), [&](Index begin, Index end) {
     product_transposed_into<S>(a.middleRows(begin, end - begin), b,
                                c.middleRows(begin, end - begin));
   });

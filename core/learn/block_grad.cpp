@@ -1,10 +1,12 @@
 #include "ruquant/learn/block_grad.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/learn/ops_grad.hpp"
 #include "ruquant/learn/straight_through.hpp"
+#include "ruquant/learn/tiled_product.hpp"
 #include "ruquant/learn/weight_rounding.hpp"
 
 namespace ruq {
@@ -22,6 +24,18 @@ void per_head(Matrix<S>& tensor, Index head_width, const Change& change) {
   tensor.resize(rows, cols);
 }
 
+// `map` acts on every head of the outputs of a weight [kv_heads·e, in], its rows.
+template <class S>
+void outputs_backward(const Transform<S>& map, Index head_width, const Matrix<S>& weight,
+                      Matrix<S>& gradient, TransformGradient& sum) {
+  Matrix<S> channels = weight.transpose();
+  channels.resize(channels.size() / head_width, head_width);
+  Matrix<S> by_channels = gradient.transpose();
+  per_head(by_channels, head_width,
+           [&](Matrix<S>& g) { transform_backward(map, std::move(channels), g, sum); });
+  gradient = by_channels.transpose();
+}
+
 }  // namespace
 
 template <class S>
@@ -29,7 +43,10 @@ BlockGrad<S>::BlockGrad(const ModelConfig& config, const LayerWeights<S>& folded
                         const PerSite<Transform<double>>& fixed, const QuantSettings& quant,
                         Index layer)
     : config_(config), quant_(quant), layer_(layer), fixed_(fixed), weights_(folded) {
-  for (const SiteKind kind : kLinearSites) fixed_cast_[at(kind)] = fixed[at(kind)].cast<S>();
+  for (const SiteKind kind : kLinearSites) {
+    fixed_cast_[at(kind)] = fixed[at(kind)].cast<S>();
+    fixed_dual_[at(kind)] = fixed_cast_[at(kind)].inverse_transpose();
+  }
   for (const Linear linear : kLinears) {
     base_[at(linear)] = folded[linear].weight.template cast<double>();
     fixed[at(input_site(linear))].apply_dual(base_[at(linear)]);
@@ -47,18 +64,35 @@ void BlockGrad<S>::install(BlockParameters parameters) {
     online_[at(kind)] = parameters_.online[at(kind)].template cast<S>();
   }
   query_ = parameters_.query_key.template cast<S>();
+  values_ = parameters_.values.template cast<S>();
   for (const Linear linear : kLinears) {
-    Matrix<S> weight = trained_weight(linear).template cast<S>();
-    RowClips<S> storage;
-    round_weight_rows(weight, quant_.weight, clips_of(linear, storage));
-    weights_[linear].weight = std::move(weight);
+    const Matrix<double>& base = base_[at(linear)];
+    weights_[linear].weight.resize(base.rows(), base.cols());
+    unrounded_[at(linear)].resize(base.rows(), base.cols());
   }
-  if (value_bias_.size() > 0) {
-    Matrix<double> bias = value_bias_.transpose();
-    per_head(bias, config_.head_width,
-             [&](Matrix<double>& rows) { parameters_.values.apply(rows); });
-    weights_[Linear::v_proj].bias = bias.row(0).transpose().template cast<S>();
+  const std::vector<WeightTile> tiles = weight_tiles();
+  parallel_for(std::ssize(tiles),
+               [&](Index i) { install_tile(tiles[static_cast<std::size_t>(i)]); });
+  install_value_bias();
+  clear_sums();
+}
+
+template <class S>
+void BlockGrad<S>::set_weights(PerLinear<Matrix<S>> weights) {
+  for (const Linear linear : kLinears) {
+    const Matrix<S>& old = weights_[linear].weight;
+    Matrix<S>& next = weights[at(linear)];
+    RUQ_CHECK(next.rows() == old.rows() && next.cols() == old.cols(),
+              "{}: found a weight of [{}, {}], expected [{}, {}]", to_string(linear), next.rows(),
+              next.cols(), old.rows(), old.cols());
+    weights_[linear].weight = std::move(next);
   }
+  clear_sums();
+}
+
+template <class S>
+void BlockGrad<S>::set_layer(LayerWeights<S> weights) {
+  weights_ = std::move(weights);
   clear_sums();
 }
 
@@ -72,47 +106,69 @@ void BlockGrad<S>::clear_sums() {
   sums_.query_key = zero_gradient(parameters_.query_key);
   sums_.values = zero_gradient(parameters_.values);
   for (const Linear linear : kLinears) {
-    const Matrix<S>& weight = weights_[linear].weight;
-    rounded_sums_[at(linear)].setZero(weight.rows(), weight.cols());
+    rounded_sums_[at(linear)].resize(0, 0);
+    bias_sums_[at(linear)].setZero(weights_[linear].bias.size());
   }
-  value_bias_sum_.setZero(value_bias_.size());
 }
 
-// The weight as it is before it is rounded, with all transforms in it.
 template <class S>
-Matrix<double> BlockGrad<S>::trained_weight(Linear linear) const {
-  Matrix<double> weight = online_weight(linear);
-  if (linear == Linear::v_proj) map_value_outputs(weight);
-  return weight;
+bool BlockGrad<S>::maps_outputs(Linear linear) const {
+  return linear == Linear::v_proj && !parameters_.values.is_identity();
 }
 
-// Its rows are the channels of all heads of the values.
 template <class S>
-void BlockGrad<S>::map_value_outputs(Matrix<double>& weight) const {
-  if (parameters_.values.is_identity()) return;
-  Matrix<double> columns = weight.transpose();
-  per_head(columns, config_.head_width,
-           [&](Matrix<double>& rows) { parameters_.values.apply(rows); });
-  weight = columns.transpose();
+void BlockGrad<S>::install_value_bias() {
+  if (value_bias_.size() == 0) return;
+  Matrix<double> bias = value_bias_.transpose();
+  per_head(bias, config_.head_width,
+           [&](Matrix<double>& heads) { parameters_.values.apply(heads); });
+  weights_[Linear::v_proj].bias = bias.row(0).transpose().template cast<S>();
 }
 
-// The weight with the transforms of its inputs.
+// Rows of weights are transformed and rounded each on its own, in tiles of all linears at once. A
+// map of the outputs mixes rows: such a weight is one tile.
 template <class S>
-Matrix<double> BlockGrad<S>::online_weight(Linear linear) const {
-  Matrix<double> weight = base_[at(linear)];
-  if (linear == Linear::o_proj) {
-    per_head(weight, config_.head_width,
-             [&](Matrix<double>& rows) { parameters_.values.apply_dual(rows); });
+auto BlockGrad<S>::weight_tiles() const -> std::vector<WeightTile> {
+  std::vector<WeightTile> tiles;
+  for (const Linear linear : kLinears) {
+    const Index rows = base_[at(linear)].rows();
+    const Index tile = maps_outputs(linear) ? rows : kRowTile;
+    for (Index begin = 0; begin < rows; begin += tile) {
+      tiles.push_back({linear, begin, std::min(rows, begin + tile)});
+    }
   }
-  parameters_.online[at(input_site(linear))].apply_dual(weight);
-  return weight;
+  return tiles;
 }
 
 template <class S>
-const RowClips<S>* BlockGrad<S>::clips_of(Linear linear, RowClips<S>& storage) const {
-  const auto& clips = parameters_.weight_clips[at(linear)];
+void BlockGrad<S>::install_tile(const WeightTile& tile) {
+  const Index rows = tile.end - tile.begin;
+  Matrix<double> base = base_[at(tile.linear)].middleRows(tile.begin, rows);
+  if (tile.linear == Linear::o_proj) {
+    per_head(base, config_.head_width,
+             [&](Matrix<double>& heads) { parameters_.values.apply_dual(heads); });
+  }
+  parameters_.online[at(input_site(tile.linear))].apply_dual(base);
+  if (maps_outputs(tile.linear)) {
+    Matrix<double> channels = base.transpose();
+    per_head(channels, config_.head_width,
+             [&](Matrix<double>& heads) { parameters_.values.apply(heads); });
+    base = channels.transpose();
+  }
+  Matrix<S> weight = base.template cast<S>();
+  unrounded_[at(tile.linear)].middleRows(tile.begin, rows) = weight;
+  RowClips<S> storage;
+  round_weight_rows(weight, quant_.weight, clips_of(tile, storage));
+  weights_[tile.linear].weight.middleRows(tile.begin, rows) = weight;
+}
+
+template <class S>
+const RowClips<S>* BlockGrad<S>::clips_of(const WeightTile& tile, RowClips<S>& storage) const {
+  const auto& clips = parameters_.weight_clips[at(tile.linear)];
   if (!clips) return nullptr;
-  storage = {clips->low.template cast<S>(), clips->high.template cast<S>()};
+  const Index rows = tile.end - tile.begin;
+  storage = {clips->low.segment(tile.begin, rows).template cast<S>(),
+             clips->high.segment(tile.begin, rows).template cast<S>()};
   return &storage;
 }
 
@@ -126,9 +182,10 @@ const RowClips<S>* BlockGrad<S>::clips_of(SiteKind kind, Index rows, RowClips<S>
 }
 
 template <class S>
-void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor) const {
+void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor, BlockRecord<S>* record) const {
+  if (is_linear_site(kind)) fixed_cast_[at(kind)].apply(tensor);
+  if (record != nullptr) record->before[at(kind)] = tensor;
   if (is_linear_site(kind)) {
-    fixed_cast_[at(kind)].apply(tensor);
     online_[at(kind)].apply(tensor);
     RowClips<S> storage;
     round_rows(tensor, quant_.activation, clips_of(kind, tensor.rows(), storage));
@@ -151,8 +208,7 @@ void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor) const {
 template <class S>
 Matrix<S> BlockGrad<S>::forward(Matrix<S> x, Index length, BlockRecord<S>* record) const {
   const SiteHook<S> hook = [&](const Site& site, Matrix<S>& tensor) {
-    if (record != nullptr) record->before[at(site.kind)] = tensor;
-    apply_hook(site.kind, tensor);
+    apply_hook(site.kind, tensor, record);
     if (record != nullptr) record->after[at(site.kind)] = tensor;
   };
   if (record != nullptr) {
@@ -163,20 +219,19 @@ Matrix<S> BlockGrad<S>::forward(Matrix<S> x, Index length, BlockRecord<S>* recor
   return x;
 }
 
-// `before` is the tensor that the hook was given; `gradient` goes in after it and comes out before.
+// `before` is the tensor behind the fixed transform; `gradient` goes in after the hook and comes
+// out before it.
 template <class S>
 void BlockGrad<S>::site_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient) {
-  Matrix<S> moved = before;
-  fixed_cast_[at(kind)].apply(moved);
-  Matrix<S> rounded_input = moved;
+  Matrix<S> rounded_input = before;
   online_[at(kind)].apply(rounded_input);
   RowClips<S> storage;
-  const RowClips<S>* clips = clips_of(kind, moved.rows(), storage);
-  RowClips<S> slope{Vector<S>::Zero(moved.rows()), Vector<S>::Zero(moved.rows())};
+  const RowClips<S>* clips = clips_of(kind, before.rows(), storage);
+  RowClips<S> slope{Vector<S>::Zero(before.rows()), Vector<S>::Zero(before.rows())};
   round_rows_backward(rounded_input, quant_.activation, gradient, clips, &slope);
   sums_.activation_clips[at(kind)].low += slope.low.template cast<double>().sum();
   sums_.activation_clips[at(kind)].high += slope.high.template cast<double>().sum();
-  transform_backward(online_[at(kind)], std::move(moved), gradient, sums_.online[at(kind)]);
+  transform_backward(online_[at(kind)], before, gradient, sums_.online[at(kind)]);
   fixed_cast_[at(kind)].apply_transpose(gradient);
 }
 
@@ -211,9 +266,11 @@ Matrix<S> BlockGrad<S>::linear(Linear which, const Matrix<S>& x) const {
 template <class S>
 Matrix<S> BlockGrad<S>::linear_backward(Linear which, const Matrix<S>& x,
                                         const Matrix<S>& gradient) {
-  const Matrix<S> turned = gradient.transpose();
-  rounded_sums_[at(which)] += product<S>(turned, x);
-  return product<S>(gradient, weights_[which].weight);
+  if (weights_[which].bias.size() > 0) {
+    bias_sums_[at(which)] += gradient.colwise().sum().transpose().template cast<double>();
+  }
+  add_transposed_product(gradient, x, rounded_sums_[at(which)]);
+  return tiled_product(gradient, weights_[which].weight);
 }
 
 // Returns the gradient of the stream between attention and MLP.
@@ -248,9 +305,6 @@ Matrix<S> BlockGrad<S>::projections_backward(const BlockRecord<S>& record, const
       linear_backward(Linear::q_proj, u, turned_back(Linear::q_proj, weights_.q_norm, dq));
   normed += linear_backward(Linear::k_proj, u, turned_back(Linear::k_proj, weights_.k_norm, dk));
   normed += linear_backward(Linear::v_proj, u, dv);
-  if (value_bias_.size() > 0) {
-    value_bias_sum_ += dv.colwise().sum().transpose().template cast<double>();
-  }
   return normed;
 }
 
@@ -279,65 +333,100 @@ Matrix<S> BlockGrad<S>::backward(const BlockRecord<S>& record, const Matrix<S>& 
   return attention_part_backward(record, mlp_backward(record, gradient));
 }
 
-// From the rounded weight back to the parameters of its transforms, and to the weight itself.
+// What one tile of a weight adds to the parameters of its transforms.
 template <class S>
-void BlockGrad<S>::weight_backward(Linear linear, BlockGradients& sums, bool with_weights) {
-  const SiteKind site = input_site(linear);
-  Matrix<S>& rounded = rounded_sums_[at(linear)];
-  RowClips<S> storage;
-  const RowClips<S>* clips = clips_of(linear, storage);
-  RowClips<S> slope{Vector<S>::Zero(rounded.rows()), Vector<S>::Zero(rounded.rows())};
-  round_weight_rows_backward<S>(trained_weight(linear).template cast<S>(), quant_.weight, rounded,
-                                clips, &slope);
-  if (clips != nullptr) {
-    sums.weight_clips[at(linear)] = {slope.low.template cast<double>(),
-                                     slope.high.template cast<double>()};
-  }
-  Matrix<double> gradient = rounded.template cast<double>();
+struct BlockGrad<S>::TileGradients {
+  TransformGradient online, values;
+};
+
+// From the rounded rows back to the parameters of their transforms, and to the rows themselves.
+template <class S>
+auto BlockGrad<S>::tile_backward(const WeightTile& tile, BlockGradients& result, bool with_weights)
+    -> TileGradients {
+  const std::size_t linear = at(tile.linear);
+  const std::size_t site = at(input_site(tile.linear));
+  const Index rows = tile.end - tile.begin;
   const Index e = config_.head_width;
-  if (linear == Linear::v_proj && !parameters_.values.is_identity()) {
-    Matrix<double> channels = online_weight(linear).transpose();
-    channels.resize(channels.size() / e, e);
-    Matrix<double> turned = gradient.transpose();
-    per_head(turned, e, [&](Matrix<double>& g) {
-      transform_backward(parameters_.values, std::move(channels), g, sums.values);
-    });
-    gradient = turned.transpose();
+  TileGradients own{zero_gradient(parameters_.online[site]), zero_gradient(parameters_.values)};
+  Matrix<S> gradient = rounded_sums_[linear].middleRows(tile.begin, rows);
+  RowClips<S> storage;
+  const RowClips<S>* clips = clips_of(tile, storage);
+  RowClips<S> slope{Vector<S>::Zero(rows), Vector<S>::Zero(rows)};
+  round_weight_rows_backward<S>(unrounded_[linear].middleRows(tile.begin, rows), quant_.weight,
+                                gradient, clips, &slope);
+  if (clips != nullptr) {
+    result.weight_clips[linear].low.segment(tile.begin, rows) = slope.low.template cast<double>();
+    result.weight_clips[linear].high.segment(tile.begin, rows) = slope.high.template cast<double>();
   }
-  const bool has_values = linear == Linear::o_proj && !parameters_.values.is_identity();
-  Matrix<double> weight = base_[at(linear)];
+  const Matrix<S> base = base_[linear].middleRows(tile.begin, rows).template cast<S>();
+  if (maps_outputs(tile.linear)) {
+    Matrix<S> channels = base;
+    online_[site].apply_dual(channels);
+    outputs_backward(values_, e, channels, gradient, own.values);
+  }
+  const bool has_values = tile.linear == Linear::o_proj && !values_.is_identity();
+  Matrix<S> weight = base;
+  if (has_values) per_head(weight, e, [&](Matrix<S>& heads) { values_.apply_dual(heads); });
+  dual_backward(online_[site], std::move(weight), gradient, own.online);
   if (has_values) {
-    per_head(weight, e, [&](Matrix<double>& rows) { parameters_.values.apply_dual(rows); });
+    Matrix<S> heads = base;
+    heads.resize(base.size() / e, e);
+    per_head(gradient, e,
+             [&](Matrix<S>& g) { dual_backward(values_, std::move(heads), g, own.values); });
   }
-  dual_backward(parameters_.online[at(site)], std::move(weight), gradient, sums.online[at(site)]);
-  if (has_values) {
-    Matrix<double> rows = base_[at(linear)];
-    rows.resize(rows.size() / e, e);
-    per_head(gradient, e, [&](Matrix<double>& g) {
-      dual_backward(parameters_.values, std::move(rows), g, sums.values);
-    });
+  if (with_weights) {
+    fixed_dual_[site].apply_transpose(gradient);
+    result.weights[linear].middleRows(tile.begin, rows) = gradient.template cast<double>();
   }
-  if (!with_weights) return;
-  fixed_[at(site)].inverse_transpose().apply_transpose(gradient);
-  sums.weights[at(linear)] = std::move(gradient);
+  return own;
 }
 
 template <class S>
-void BlockGrad<S>::value_bias_backward(BlockGradients& sums) {
+void BlockGrad<S>::value_bias_backward(const Vector<double>& gradient,
+                                       TransformGradient& sum) const {
   if (value_bias_.size() == 0 || parameters_.values.is_identity()) return;
   const Index e = config_.head_width;
-  Matrix<double> rows = value_bias_.transpose();
-  rows.resize(rows.size() / e, e);
-  Matrix<double> gradient = value_bias_sum_.transpose();
-  gradient.resize(gradient.size() / e, e);
-  transform_backward(parameters_.values, std::move(rows), gradient, sums.values);
+  Matrix<double> heads = value_bias_.transpose();
+  heads.resize(heads.size() / e, e);
+  Matrix<double> by_heads = gradient.transpose();
+  by_heads.resize(by_heads.size() / e, e);
+  transform_backward(parameters_.values, std::move(heads), by_heads, sum);
 }
 
 template <class S>
 BlockGradients BlockGrad<S>::take_gradients(bool with_weights) {
   BlockGradients result = std::move(sums_);
-  for (const Linear linear : kLinears) weight_backward(linear, result, with_weights);
-  value_bias_backward(result);
+  for (const Linear linear : kLinears) {
+    const Matrix<double>& base = base_[at(linear)];
+    if (rounded_sums_[at(linear)].size() == 0) {
+      rounded_sums_[at(linear)].setZero(base.rows(), base.cols());
+    }
+    if (with_weights) result.weights[at(linear)].resize(base.rows(), base.cols());
+    if (!parameters_.weight_clips[at(linear)]) continue;
+    result.weight_clips[at(linear)] = {Vector<double>(base.rows()), Vector<double>(base.rows())};
+  }
+  const std::vector<WeightTile> tiles = weight_tiles();
+  std::vector<TileGradients> parts(tiles.size());
+  parallel_for(std::ssize(tiles), [&](Index i) {
+    const auto t = static_cast<std::size_t>(i);
+    parts[t] = tile_backward(tiles[t], result, with_weights);
+  });
+  for (std::size_t t = 0; t < tiles.size(); ++t) {
+    add_to(result.online[at(input_site(tiles[t].linear))], parts[t].online);
+    add_to(result.values, parts[t].values);
+  }
+  value_bias_backward(bias_sums_[at(Linear::v_proj)], result.values);
+  clear_sums();
+  return result;
+}
+
+template <class S>
+PerLinear<Matrix<S>> BlockGrad<S>::take_weight_gradients() {
+  PerLinear<Matrix<S>> result = std::move(rounded_sums_);
+  for (const Linear linear : kLinears) {
+    const Matrix<S>& weight = weights_[linear].weight;
+    if (result[at(linear)].size() == 0) result[at(linear)].setZero(weight.rows(), weight.cols());
+  }
   clear_sums();
   return result;
 }

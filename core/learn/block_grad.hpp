@@ -3,8 +3,10 @@
 //
 // Forward is block_forward itself with a hook that transforms and rounds (as runtime_hook does) and
 // keeps what backward needs; backward walks the block from its output to its input (ops_grad.hpp,
-// straight_through.hpp, transform_grad.hpp). Kept per window: the tensor of every site before and
-// after its hook. Computed again: projections, attention probabilities, transformed tensors.
+// straight_through.hpp, transform_grad.hpp). Kept per window: the tensor of every site before what
+// is trained and after its hook. Computed again: projections, attention probabilities, trained
+// transforms. Weights are transformed in double; their gradients are in S and summed in double, a
+// tile of rows at a time and in a fixed order, so results do not depend on the number of threads.
 //
 //   BlockGrad block(config, folded_weights, fixed, quant);
 //   block.install(parameters);                    // transforms and rounds the weights
@@ -12,10 +14,14 @@
 //   Matrix<S> y = block.forward(x, length, &record);
 //   Matrix<S> dx = block.backward(record, dy);    // any number of times, sums grow
 //   BlockGradients g = block.take_gradients();    // closes the weights' path and clears the sums
+//
+// Whoever makes the weights itself (learned rounding, a rotation of the whole model) puts them in
+// force with set_weights or set_layer and takes the gradients by them.
 #pragma once
 
 #include <array>
 #include <optional>
+#include <vector>
 
 #include "ruquant/learn/transform_grad.hpp"
 #include "ruquant/model/forward.hpp"
@@ -52,7 +58,7 @@ struct BlockRecord {
   static constexpr std::size_t kSites = kLinearSites.size() + 3;
   Index length = 0;
   Matrix<S> input;                       ///< the residual stream [n, h]
-  std::array<Matrix<S>, kSites> before;  ///< what the hook was given
+  std::array<Matrix<S>, kSites> before;  ///< what the hook was given, behind the fixed transform
   std::array<Matrix<S>, kSites> after;   ///< what it returned
 };
 
@@ -69,23 +75,38 @@ class BlockGrad {
   void install(BlockParameters parameters);
   /// The weights in force: transformed and rounded.
   const LayerWeights<S>& weights() const { return weights_; }
+  /// Puts weights in force as they act, [out, in] each: neither transformed nor rounded. Transforms
+  /// and rounding of the inputs stay those installed; the sums are cleared. Until the next
+  /// install() the gradients by the weights are those of take_weight_gradients().
+  void set_weights(PerLinear<Matrix<S>> weights);
+  /// The same for a whole layer, norms and biases included: one BlockGrad can serve all blocks of a
+  /// model that share their input transforms.
+  void set_layer(LayerWeights<S> weights);
 
   /// The block's output for the residual stream x [windows·length, h].
   Matrix<S> forward(Matrix<S> x, Index length, BlockRecord<S>* record = nullptr) const;
   /// Given ∂L/∂output [n, h] returns ∂L/∂x and adds to the sums.
   Matrix<S> backward(const BlockRecord<S>& record, const Matrix<S>& gradient);
   BlockGradients take_gradients(bool with_weights = false);
+  /// ∂L/∂ of the weights in force, [out, in] each; clears all sums.
+  PerLinear<Matrix<S>> take_weight_gradients();
+  /// ∂L/∂ of the biases, empty where there is none, since the sums were last cleared.
+  const PerLinear<Vector<double>>& bias_gradients() const { return bias_sums_; }
 
  private:
+  struct WeightTile {
+    Linear linear;
+    Index begin, end;  // rows
+  };
+  struct TileGradients;
   static std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
   static std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
   void clear_sums();
-  Matrix<double> trained_weight(Linear linear) const;
-  Matrix<double> online_weight(Linear linear) const;
-  void map_value_outputs(Matrix<double>& weight) const;
-  const RowClips<S>* clips_of(Linear linear, RowClips<S>& storage) const;
+  std::vector<WeightTile> weight_tiles() const;
+  void install_tile(const WeightTile& tile);
+  const RowClips<S>* clips_of(const WeightTile& tile, RowClips<S>& storage) const;
   const RowClips<S>* clips_of(SiteKind kind, Index rows, RowClips<S>& storage) const;
-  void apply_hook(SiteKind kind, Matrix<S>& tensor) const;
+  void apply_hook(SiteKind kind, Matrix<S>& tensor, BlockRecord<S>* record) const;
   void site_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient);
   void head_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient);
   Matrix<S> linear(Linear which, const Matrix<S>& x) const;
@@ -94,8 +115,10 @@ class BlockGrad {
   Matrix<S> attention_part_backward(const BlockRecord<S>& record, const Matrix<S>& gradient);
   Matrix<S> projections_backward(const BlockRecord<S>& record, const Matrix<S>& dq,
                                  const Matrix<S>& dk, const Matrix<S>& dv);
-  void weight_backward(Linear linear, BlockGradients& sums, bool with_weights);
-  void value_bias_backward(BlockGradients& sums);
+  TileGradients tile_backward(const WeightTile& tile, BlockGradients& result, bool with_weights);
+  bool maps_outputs(Linear linear) const;
+  void install_value_bias();
+  void value_bias_backward(const Vector<double>& gradient, TransformGradient& sum) const;
 
   ModelConfig config_;
   QuantSettings quant_;
@@ -106,10 +129,11 @@ class BlockGrad {
   Vector<double> value_bias_;       // [kv_heads·e] or empty, before `values`
   LayerWeights<S> weights_;
   BlockParameters parameters_;
-  PerSite<Transform<S>> online_;
-  Transform<S> query_;
-  PerLinear<Matrix<S>> rounded_sums_;  // ∂L/∂ of the rounded weights
-  Vector<double> value_bias_sum_;      // ∂L/∂ of v_proj's bias in force
+  PerSite<Transform<S>> online_, fixed_dual_;
+  Transform<S> query_, values_;
+  PerLinear<Matrix<S>> unrounded_;     // the weights in force before they were rounded
+  PerLinear<Matrix<S>> rounded_sums_;  // ∂L/∂ of the rounded weights; no rows: nothing yet
+  PerLinear<Vector<double>> bias_sums_;
   BlockGradients sums_;
 };
 

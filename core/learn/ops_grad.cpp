@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/learn/tiled_product.hpp"
 
 namespace ruq {
 namespace {
@@ -32,25 +34,30 @@ void causal_probabilities(Index first, S scale, Matrix<S>& scores) {
   }
 }
 
-// One head of one window; adds to dk and dv, which the query heads of a group share.
+// One query head of one window; dk and dv are its own part.
 template <class S>
 void attend_backward(const ConstMatrixView<S>& q, const ConstMatrixView<S>& k,
                      const ConstMatrixView<S>& v, const ConstMatrixView<S>& gradient,
-                     MatrixView<S> dq, MatrixView<S> dk, MatrixView<S> dv) {
+                     MatrixView<S> dq, Matrix<S>& dk, Matrix<S>& dv) {
   const S scale = S(1) / std::sqrt(static_cast<S>(q.cols()));
+  dk.setZero(k.rows(), k.cols());
+  dv.setZero(v.rows(), v.cols());
   for (Index begin = 0; begin < q.rows(); begin += kQueryTile) {
     const Index rows = std::min(kQueryTile, q.rows() - begin);
     const Index keys = begin + rows;
     const auto queries = q.middleRows(begin, rows);
     const auto g = gradient.middleRows(begin, rows);
-    Matrix<S> p = queries * k.topRows(keys).transpose();
+    Matrix<S> p(rows, keys), ds(rows, keys), part(keys, q.cols());
+    product_transposed_into<S>(queries, k.topRows(keys), p);
     causal_probabilities<S>(begin, scale, p);
-    dv.topRows(keys) += p.transpose() * g;
-    Matrix<S> ds = g * v.topRows(keys).transpose();
+    product_transposed_into<S>(g, v.topRows(keys), ds);
+    product_into<S>(turned<S>(p), g, part);
+    dv.topRows(keys) += part;
     const Vector<S> mean = p.cwiseProduct(ds).rowwise().sum();
     ds = (scale * p.array() * (ds.colwise() - mean).array()).matrix();
-    dq.middleRows(begin, rows) = ds * k.topRows(keys);
-    dk.topRows(keys) += ds.transpose() * queries;
+    product_into<S>(ds, k.topRows(keys), dq.middleRows(begin, rows));
+    product_into<S>(turned<S>(ds), queries, part);
+    dk.topRows(keys) += part;
   }
 }
 
@@ -103,16 +110,25 @@ AttentionGradients<S> attention_backward(const ModelConfig& config, Index length
   const Index e = config.head_width;
   AttentionGradients<S> result{Matrix<S>(q.rows(), q.cols()), Matrix<S>::Zero(k.rows(), k.cols()),
                                Matrix<S>::Zero(v.rows(), v.cols())};
+  // Heads run on their own; what a group shares is summed in the order of its heads.
+  const auto tasks = static_cast<std::size_t>(windows * config.heads);
+  std::vector<Matrix<S>> dk(tasks), dv(tasks);
+  parallel_for(windows * config.heads, [&](Index task) {
+    const Index row = task / config.heads * length;
+    const Index head = task % config.heads;
+    const Index shared = head / group * e;
+    const auto t = static_cast<std::size_t>(task);
+    attend_backward<S>(q.block(row, head * e, length, e), k.block(row, shared, length, e),
+                       v.block(row, shared, length, e), gradient.block(row, head * e, length, e),
+                       result.queries.block(row, head * e, length, e), dk[t], dv[t]);
+  });
   parallel_for(windows * config.kv_heads, [&](Index task) {
-    const Index row = task / config.kv_heads * length;
+    const Index window = task / config.kv_heads;
     const Index shared = task % config.kv_heads;
     for (Index head = shared * group; head < (shared + 1) * group; ++head) {
-      attend_backward<S>(q.block(row, head * e, length, e), k.block(row, shared * e, length, e),
-                         v.block(row, shared * e, length, e),
-                         gradient.block(row, head * e, length, e),
-                         result.queries.block(row, head * e, length, e),
-                         result.keys.block(row, shared * e, length, e),
-                         result.values.block(row, shared * e, length, e));
+      const auto t = static_cast<std::size_t>(window * config.heads + head);
+      result.keys.block(window * length, shared * e, length, e) += dk[t];
+      result.values.block(window * length, shared * e, length, e) += dv[t];
     }
   });
   return result;

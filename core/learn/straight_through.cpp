@@ -65,11 +65,13 @@ StepSlope<S> step_slope(S lo, S hi, S step, const QuantSpec& spec) {
 }
 
 // Adds `amount` to the entries of `gradient` where x equals `value`, in equal parts.
-template <class S, class Values, class Gradient>
-void share_among_equal(const Values& x, S value, S amount, Gradient& gradient) {
+template <class S>
+void share_among_equal(const S* x, Index size, S value, S amount, S* gradient) {
   if (amount == 0) return;
-  const auto hits = (x == value).template cast<S>();
-  gradient += hits * (amount / hits.sum());
+  int hits = 0;
+  for (Index j = 0; j < size; ++j) hits += x[j] == value ? 1 : 0;
+  const S share = amount / static_cast<S>(hits);
+  for (Index j = 0; j < size; ++j) gradient[j] += x[j] == value ? share : S(0);
 }
 
 template <class S>
@@ -77,27 +79,48 @@ struct FactorSlope {
   S low = 0, high = 0;  // ∂L/∂low, ∂L/∂high
 };
 
+template <class S>
+using Row = Eigen::Array<S, 1, Eigen::Dynamic>;
+
+// Room for one group.
+template <class S>
+struct Buffers {
+  explicit Buffers(Index size) : scaled(size), code(size), inside(size) {}
+  Row<S> scaled, code, inside;
+};
+
+// Passes the gradient on where the clamp does, and returns ∂L/∂Δ. Codes are whole numbers, so a
+// clamped one has moved by one at least; said without a comparison, all of it is vector code.
+template <class S>
+S clamp_backward(const Eigen::Map<const Row<S>>& x, S step, S zero, const Grid<S>& grid,
+                 Buffers<S>& b, Eigen::Map<Row<S>> gradient) {
+  const S low = static_cast<S>(grid.code_min);
+  const S high = static_cast<S>(grid.code_max);
+  b.scaled = x / step;
+  b.code = b.scaled.rint() + zero;
+  b.inside = S(1) - (b.code.max(low).min(high) - b.code).abs().min(S(1));
+  const S slope = (gradient * (b.code.max(low).min(high) - zero - b.inside * b.scaled)).sum();
+  gradient *= b.inside;
+  return slope;
+}
+
 // One group: `gradient` in place; returns the gradient of the two clip factors.
-template <class S, class Values, class Gradient>
-FactorSlope<S> group_backward(const Values& x, S step, S zero, const Grid<S>& grid, S low_factor,
-                              S high_factor, Gradient gradient) {
-  const S code_min = static_cast<S>(grid.code_min);
-  const S code_max = static_cast<S>(grid.code_max);
-  S step_gradient = 0;
-  for (Index j = 0; j < x.size(); ++j) {
-    const S scaled = x(j) / step;
-    const S code = std::rint(scaled) + zero;
-    const bool inside = code >= code_min && code <= code_max;
-    const S level = std::clamp(code, code_min, code_max) - zero;
-    step_gradient += gradient(j) * (inside ? level - scaled : level);
-    if (!inside) gradient(j) = 0;
-  }
-  const GroupRange<S> range = group_range<S>(x, grid.spec, low_factor, high_factor);
+template <class S>
+FactorSlope<S> group_backward(const S* x, Index size, S step, S zero, const Grid<S>& grid,
+                              S low_factor, S high_factor, Buffers<S>& buffers, S* gradient) {
+  const Eigen::Map<const Row<S>> values(x, size);
+  const S step_gradient =
+      clamp_backward(values, step, zero, grid, buffers, Eigen::Map<Row<S>>(gradient, size));
+  const GroupRange<S> range = group_range<S>(values, grid.spec, low_factor, high_factor);
   const StepSlope<S> slope = step_slope(range.low, range.high, step, grid.spec);
   const S low = step_gradient * slope.low;
   const S high = step_gradient * slope.high;
-  if (range.base_low == range.min) share_among_equal(x, range.min, low * low_factor, gradient);
-  if (range.base_high == range.max) share_among_equal(x, range.max, high * high_factor, gradient);
+  if (range.base_low == range.min) {
+    share_among_equal(x, size, range.min, low * low_factor, gradient);
+  }
+  if (range.base_high == range.max) {
+    share_among_equal(x, size, range.max, high * high_factor, gradient);
+  }
   return {low * range.base_low, high * range.base_high};
 }
 
@@ -125,13 +148,14 @@ void round_rows_backward(const Matrix<S>& x, const QuantSpec& spec, Matrix<S>& g
   const Index width = x.cols() / groups;
   const S ratio = static_cast<S>(spec.clip_ratio);
   parallel_rows(x.rows(), kGrain, [&](Index begin, Index end) {
+    Buffers<S> buffers(width);
     for (Index r = begin; r < end; ++r) {
       const S low = clips != nullptr ? clips->low(r) : ratio;
       const S high = clips != nullptr ? clips->high(r) : ratio;
       for (Index g = 0; g < groups; ++g) {
-        const FactorSlope<S> slope = group_backward<S>(
-            x.row(r).segment(g * width, width).array(), grid.scale(r, g), grid.zero(r, g), grid,
-            low, high, gradient.row(r).segment(g * width, width).array());
+        const FactorSlope<S> slope =
+            group_backward(&x(r, g * width), width, grid.scale(r, g), grid.zero(r, g), grid, low,
+                           high, buffers, &gradient(r, g * width));
         if (clips == nullptr || clip_gradient == nullptr) continue;
         clip_gradient->low(r) += slope.low;
         clip_gradient->high(r) += slope.high;

@@ -133,15 +133,23 @@ TransformGradient zero_gradient(const Transform<double>& transform) {
   return zero;
 }
 
+void add_to(TransformGradient& sum, const TransformGradient& part) {
+  RUQ_CHECK(sum.size() == part.size(), "{} gradients added to {}", part.size(), sum.size());
+  for (std::size_t i = 0; i < sum.size(); ++i) {
+    if (part[i].vector.size() > 0) sum[i].vector += part[i].vector;
+    for (std::size_t m = 0; m < sum[i].maps.size(); ++m) sum[i].maps[m] += part[i].maps[m];
+  }
+}
+
 template <class S>
 void transform_backward(const Transform<S>& transform, Matrix<S> x, Matrix<S>& gradient,
                         TransformGradient& sum) {
   const std::vector<Step<S>>& steps = transform.steps();
   RUQ_CHECK(sum.size() == steps.size(), "{} gradients for {} steps", sum.size(), steps.size());
   std::vector<Matrix<S>> inputs;
-  for (const Step<S>& step : steps) {
-    inputs.push_back(x);
-    if (inputs.size() < steps.size()) single(step, transform.width()).apply(x);
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    if (i > 0) single(steps[i - 1], transform.width()).apply(x);
+    inputs.push_back(i + 1 < steps.size() ? x : std::move(x));
   }
   for (std::size_t i = steps.size(); i-- > 0;) {
     add_step(steps[i], inputs[i], gradient, sum[i]);

@@ -24,6 +24,8 @@ struct StepGradient {
 using TransformGradient = std::vector<StepGradient>;
 
 TransformGradient zero_gradient(const Transform<double>& transform);
+/// sum += part; both of the same transform.
+void add_to(TransformGradient& sum, const TransformGradient& part);
 
 /// `x` [n, width] is what the transform was applied to; `gradient` goes in with respect to x·T and
 /// comes out with respect to x; the parameters' part is added to `sum`.

@@ -13,6 +13,7 @@
 #include "ruquant/base/rng.hpp"
 #include "ruquant/model/fuse.hpp"
 #include "support/differences.hpp"
+#include "support/errors.hpp"
 #include "support/frozen_rounding.hpp"
 #include "support/laws.hpp"
 #include "support/tiny_model.hpp"
@@ -369,6 +370,94 @@ TEST_CASE("derivatives by the clip factors of activations and weights, by differ
       check_gradient(loss, clips.low, g.weight_clips[at(linear)].low, 1e-6);
       check_gradient(loss, clips.high, g.weight_clips[at(linear)].high, 1e-6);
     }
+  }
+}
+
+// The block with its own rounded weights put back from outside.
+struct GivenWeights {
+  explicit GivenWeights(Problem& problem) : p(problem) {
+    p.block.install(p.parameters());
+    layer = p.block.weights();
+    for (const Linear linear : kLinears) weights[at(linear)] = layer[linear].weight;
+  }
+  double loss_of_weights() {
+    p.block.set_weights(weights);
+    return p.block.forward(p.x, kLength).cwiseProduct(p.upstream).sum();
+  }
+  double loss_of_layer() {
+    p.block.set_layer(layer);
+    return p.block.forward(p.x, kLength).cwiseProduct(p.upstream).sum();
+  }
+
+  Problem& p;
+  LayerWeights<double> layer;
+  PerLinear<Matrix<double>> weights;
+};
+
+TEST_CASE("weights put in force: the same forward, and derivatives by them and the biases") {
+  for (const char* shape : {"grouped", "biases"}) {
+    INFO(std::string(shape));
+    // Inputs stay as they are at 16 bits, so that differences by weights see no jumps.
+    Problem p(shape, "W4A16-Q16K16V16");
+    const double installed = p.loss();
+    GivenWeights given(p);
+    CHECK(given.loss_of_weights() == installed);
+    for (Matrix<double>& weight : given.weights) weight *= 1.1;  // on no grid
+    given.loss_of_weights();
+    CHECK(p.block.weights()[Linear::up_proj].weight == given.weights[at(Linear::up_proj)]);
+    BlockRecord<double> record;
+    p.block.forward(p.x, kLength, &record);
+    p.block.backward(record, p.upstream);
+    const PerLinear<Vector<double>> biases = p.block.bias_gradients();
+    const PerLinear<Matrix<double>> slopes = p.block.take_weight_gradients();
+    const auto loss = [&] { return given.loss_of_weights(); };
+    for (const Linear linear : kLinears) {
+      INFO(to_string(linear));
+      check_gradient_of_rows(loss, given.weights[at(linear)], slopes[at(linear)], {0, 7}, 1e-6);
+      given.layer[linear].weight = given.weights[at(linear)];
+      CHECK(biases[at(linear)].size() == given.layer[linear].bias.size());
+    }
+    const auto loss_of_layer = [&] { return given.loss_of_layer(); };
+    for (const Linear linear : kLinears) {
+      if (biases[at(linear)].size() == 0) continue;
+      INFO(to_string(linear));
+      check_gradient(loss_of_layer, given.layer[linear].bias, biases[at(linear)], 1e-6);
+    }
+    for (const Matrix<double>& weight : p.block.take_weight_gradients()) CHECK(weight.norm() == 0);
+  }
+}
+
+TEST_CASE("a weight that does not fit is named") {
+  Problem p("grouped", "W4A4-Q4K4V4");
+  GivenWeights given(p);
+  given.weights[at(Linear::up_proj)].conservativeResize(3, Eigen::NoChange);
+  check_error([&] { p.block.set_weights(given.weights); }, {"up_proj", "[3, "});
+}
+
+TEST_CASE("gradients do not depend on the number of threads") {
+  Problem p("normed heads", "W4A4-Q4K4V4");
+  // Longer than the tiles of all products.
+  const Matrix<double> x = gaussian(600, p.config.width, "x");
+  const Matrix<double> upstream = gaussian(600, p.config.width, "upstream");
+  const auto gradients = [&](int count) {
+    set_threads(count);
+    p.block.install(p.parameters());
+    BlockRecord<double> record;
+    p.block.forward(x, 300, &record);
+    p.dx = p.block.backward(record, upstream);
+    set_threads(1);
+    return p.block.take_gradients(true);
+  };
+  const BlockGradients one = gradients(1);
+  const Matrix<double> dx = p.dx;
+  const BlockGradients three = gradients(3);
+  CHECK(p.dx == dx);
+  for (const Linear linear : kLinears) {
+    CHECK(three.weights[at(linear)] == one.weights[at(linear)]);
+  }
+  CHECK(three.query_key[0].maps[0] == one.query_key[0].maps[0]);
+  for (const SiteKind kind : kLinearSites) {
+    CHECK(three.online[at(kind)].back().vector == one.online[at(kind)].back().vector);
   }
 }
 

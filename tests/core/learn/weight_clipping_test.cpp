@@ -56,7 +56,9 @@ TEST_CASE("clip factors of every row lower the block's error, and the executor a
   for (const char* shape : {"multi-head", "grouped", "biases"}) {
     CAPTURE(shape);
     Clipping c(shape);
-    c.options.learning_rate = 5e-2;
+    // Only weights are rounded: codes of activations that jump would drown what is learned here.
+    c.plan.quant = quant_settings("W3A16-Q16K16V16");
+    c.options.learning_rate = 2e-2;
     const Plan plan = c.learned();
     check_records(c, plan);
     for (const LearningRecord& record : plan.learning) {

@@ -110,7 +110,7 @@ TEST_CASE("training lowers the error of the blocks that it is trained on") {
   calm(bench.model);
   const auto method = small_method(
       "flatquant", {{"epochs", "15"}, {"learning_windows", "6"}, {"learning_batch", "2"}});
-  const Plan plan = bench.plan(*method, quant_settings());
+  const Plan plan = bench.plan(*method, quant_settings("W4A8-Q8K8V8"));
   for (const LearningRecord& record : plan.learning) {
     CAPTURE(record.where);
     CHECK(record.final_loss < 0.9 * record.initial_loss);
