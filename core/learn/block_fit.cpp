@@ -81,12 +81,13 @@ void check_samples(const BlockSamples<S>& train, const BlockFitOptions& options)
 }  // namespace
 
 void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,
-          const LearningSchedule& paper) {
+          const LearningSchedule& paper, const std::function<void(bool)>& also) {
   fields.add_preset("schedule", schedule.preset, {"short", "paper"},
                     "how much is learned from: a few windows, or as published",
-                    [&schedule, brief, paper](const std::string& name) {
+                    [&schedule, brief, paper, also](const std::string& name) {
                       schedule = name == "paper" ? paper : brief;
                       schedule.preset = name;
+                      if (also) also(name == "paper");
                     });
   fields.add("epochs", schedule.epochs, {.min = 0, .max = 1000}, "passes over the windows");
   fields.add("learning_windows", schedule.windows.train, {.min = 1, .max = 4096},

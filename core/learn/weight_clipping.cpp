@@ -124,17 +124,14 @@ Plan without_scales(const Plan& plan, Index layer) {
 
 }  // namespace
 
-LearningSchedule short_clipping() { return {}; }
-
-LearningSchedule paper_clipping() {
-  return {.preset = "paper",
-          .windows = {.train = 128, .held_out = 8, .tokens = 2048},
-          .epochs = 20,
-          .batch = 1};
-}
-
 void bind(Fields& fields, WeightClippingOptions& options) {
-  bind(fields, options.schedule, short_clipping(), paper_clipping());
+  const LearningSchedule paper{.preset = "paper",
+                               .windows = {.train = 128, .held_out = 8, .tokens = 2048},
+                               .epochs = 20,
+                               .batch = 1};
+  bind(fields, options.schedule, LearningSchedule{}, paper, [&options](bool is_paper) {
+    options.learning_rate = is_paper ? kPaperClipRate : kShortClipRate;
+  });
   fields.add("lwc_rate", options.learning_rate, {.min = 0},
              "learning rate of the weights' clip factors (paper 0.005, published code 0.01)");
 }

@@ -13,21 +13,23 @@
 
 namespace ruq {
 
+/// A γ moves by about its rate a step, so that the published rate needs the published number of
+/// steps: the short schedule makes up for its few steps by a larger one.
+inline constexpr double kShortClipRate = 0.3;
+inline constexpr double kPaperClipRate = 5e-3;  ///< the published code has 1e-2
+
 struct WeightClippingOptions {
   LearningSchedule schedule{};
-  bool clips = true;            ///< LWC
-  bool scales = false;          ///< LET, the part of it that is here
-  double learning_rate = 5e-3;  ///< of γ: the paper's; the published code has 1e-2
-  double scale_rate = 1e-2;     ///< of the scales: the paper's; the published code has 5e-3
+  bool clips = true;    ///< LWC
+  bool scales = false;  ///< LET, the part of it that is here
+  double learning_rate = kShortClipRate;
+  double scale_rate = 1e-2;  ///< of the scales as they multiply; the published code has 5e-3
 
   bool learns() const { return clips || scales; }
 };
 
-/// Short: a few sequences and epochs; paper: 128 sequences of 2048 tokens, 20 epochs, one sequence
-/// a step.
-LearningSchedule short_clipping();
-LearningSchedule paper_clipping();
-/// The schedule and `lwc_rate`.
+/// The schedule and `lwc_rate`. Short: a few sequences and epochs; paper: 128 sequences of 2048
+/// tokens, 20 epochs, one sequence a step.
 void bind(Fields& fields, WeightClippingOptions& options);
 
 /// Learns what the plan's layer `block.layer` leaves open and writes it there: weight_clips, and

@@ -57,8 +57,8 @@ TEST_CASE("clip factors of every row lower the block's error, and the executor a
     CAPTURE(shape);
     Clipping c(shape);
     // Only weights are rounded: codes of activations that jump would drown what is learned here.
+    c.options.schedule.epochs = 20;
     c.plan.quant = quant_settings("W3A16-Q16K16V16");
-    c.options.learning_rate = 2e-2;
     const Plan plan = c.learned();
     check_records(c, plan);
     for (const LearningRecord& record : plan.learning) {
@@ -93,6 +93,19 @@ TEST_CASE("scales move from where they stand, and the float function stays") {
     CHECK(same_transform(plan.layers[0][kind].online, c.plan.layers[0][kind].online));
   }
   CHECK(relative_distance(c.bench.logits(without_rounding(plan)), c.bench.logits()) < 1e-10);
+}
+
+TEST_CASE("the schedule's preset brings the rate that suits its number of steps") {
+  WeightClippingOptions options;
+  Fields fields;
+  bind(fields, options);
+  CHECK(options.learning_rate == kShortClipRate);
+  fields.set("schedule", "paper");
+  CHECK(options.learning_rate == kPaperClipRate);
+  CHECK(options.schedule.epochs == 20);
+  CHECK(options.schedule.windows.train == 128);
+  fields.set("lwc_rate", "0.01");
+  CHECK(options.learning_rate == 0.01);
 }
 
 TEST_CASE("where nothing is rounded there is nothing to clip") {
