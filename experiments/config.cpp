@@ -102,6 +102,10 @@ void Config::apply_quant_preset(const std::string& name) {
     quant.activation = {.symmetric = true, .rule = GridRule::quarot_activation, .clip_ratio = 0.9};
     quant.queries = quant.keys =
         quant.values = {.rule = GridRule::quarot_activation, .clip_ratio = 0.95};
+  } else if (name == "flatquant") {  // symmetric, nothing clipped but what it learns (§2.4)
+    quant.weight = {.symmetric = true, .rule = GridRule::quarot_weight};
+    quant.activation = {.symmetric = true, .rule = GridRule::quarot_activation};
+    quant.queries = quant.keys = quant.values = {.rule = GridRule::quarot_activation};
   }
   quant.set_widths(widths);
 }
@@ -117,9 +121,9 @@ Fields Config::fields() {
                      widths_ = widths;
                    },
                    [this] { return widths_; }});
-  fields.add_preset("quant.preset", quant_preset_, {"plain", "ruquant", "quarot"},
-                    "plain: asymmetric, unclipped; ruquant: its scripts' clip ratios; quarot: its "
-                    "paper's quantizers",
+  fields.add_preset("quant.preset", quant_preset_, {"plain", "ruquant", "quarot", "flatquant"},
+                    "plain: asymmetric, unclipped; ruquant: its scripts' clip ratios; quarot and "
+                    "flatquant: their papers' quantizers",
                     [this](const std::string& name) { apply_quant_preset(name); });
   bind_spec(fields, "quant.weight.", quant.weight);
   bind_spec(fields, "quant.activation.", quant.activation);

@@ -75,7 +75,9 @@ std::unique_ptr<Method> small_method(
   Fields fields;
   method->bind(fields);
   const std::vector<std::pair<std::string, std::string>> small = {
-      {"block_size", "8"}, {"steps", "4"}, {"givens_per_step", "2"}, {"search_steps", "6"}};
+      {"block_size", "8"},       {"steps", "4"},          {"givens_per_step", "2"},
+      {"search_steps", "6"},     {"epochs", "1"},         {"learning_windows", "2"},
+      {"held_out_windows", "1"}, {"learning_tokens", "8"}};
   for (const auto& [key, value] : small) {
     if (fields.find(key) != nullptr) fields.set(key, value);
   }
