@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
-#include "ruquant/quant/clamp_rows.hpp"
 #include "ruquant/quant/rounding.hpp"
 
 namespace ruq {
@@ -86,10 +85,6 @@ RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index 
                             .weight_clips[static_cast<std::size_t>(linear)];
   RowClips<S> clips;
   if (planned) clips = {planned->low.template cast<S>(), planned->high.template cast<S>()};
-  if (planned && clamps_rows(plan.quant.weight)) {
-    clamp_rows(weight, clips);
-    clips = unclipped_rows<S>(weight.rows());
-  }
   const auto start = std::chrono::steady_clock::now();
   RoundedWeight<S> rounded =
       with_context(fmt::format("layers.{}.{}", layer, to_string(linear)), [&] {

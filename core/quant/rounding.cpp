@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/quant/clamp_rows.hpp"
 #include "ruquant/quant/hessian.hpp"
 #include "ruquant/quant/row_levels.hpp"
 
@@ -180,7 +181,11 @@ RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& 
   if (rounding.needs == RoundingNeeds::hessian && inputs.hessian == nullptr) {
     fail("weight rounding '{}' needs the Hessian of the layer's inputs, and none was given", name);
   }
-  return rounding.round(inputs);
+  if (inputs.clips == nullptr || !clamps_rows(inputs.spec)) return rounding.round(inputs);
+  Matrix<S> clamped = inputs.weight;
+  clamp_rows(clamped, *inputs.clips);
+  const RowClips<S> ones = unclipped_rows<S>(clamped.rows());
+  return rounding.round({clamped, inputs.spec, inputs.hessian, inputs.options, &ones});
 }
 
 template <class S>

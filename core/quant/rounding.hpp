@@ -60,7 +60,8 @@ struct RoundingInputs {
   const QuantSpec& spec;
   const Matrix<double>* hessian = nullptr;  ///< [in, in] (hessian.hpp), where the rounding needs it
   const RoundingOptions& options;
-  const RowClips<S>* clips = nullptr;  ///< learned factors; only roundings on a uniform grid
+  const RowClips<S>* clips =
+      nullptr;  ///< learned factors, of roundings on a uniform grid (clamp_rows.hpp)
 };
 
 /// What storing a weight takes, in bits per weight: codes; steps, zero points, factors or levels
