@@ -14,6 +14,7 @@ std::unique_ptr<Method> make_householder();
 std::unique_ptr<Method> make_givens();
 std::unique_ptr<Method> make_singlequant();
 std::unique_ptr<Method> make_quarot();
+std::unique_ptr<Method> make_spinquant();
 std::unique_ptr<Method> make_duquant();
 std::unique_ptr<Method> make_ruquant();
 
