@@ -60,4 +60,17 @@ double CayleySgd::step(Matrix<double>& x, const Matrix<double>& gradient, Draws&
   return step(x, gradient, draws.uniform(1)(0) < kReorthogonalizeShare);
 }
 
+Matrix<double> nearest_orthogonal(Matrix<double> x) {
+  RUQ_CHECK(x.rows() == x.cols(), "[{}, {}] is not square", x.rows(), x.cols());
+  const Matrix<double> identity = Matrix<double>::Identity(x.rows(), x.cols());
+  constexpr int kMostRounds = 30;
+  constexpr double kStill = 1e-13;
+  for (int round = 0; round < kMostRounds; ++round) {
+    const Matrix<double> error = identity - x.transpose() * x;
+    x += 0.5 * (x * error);
+    if (error.cwiseAbs().maxCoeff() < kStill) return x;
+  }
+  fail("a matrix of width {} is too far from orthogonal to be made so", x.rows());
+}
+
 }  // namespace ruq

@@ -46,4 +46,8 @@ class CayleySgd {
   Matrix<double> velocity_;  ///< V of the last step [n,r], when momentum is kept
 };
 
+/// The orthogonal matrix nearest to a square one that is nearly orthogonal already, by
+/// X ← X·(3I − XᵀX)/2 until it stands still. Error if x is so far off that this does not converge.
+Matrix<double> nearest_orthogonal(Matrix<double> x);
+
 }  // namespace ruq

@@ -17,6 +17,7 @@ std::unique_ptr<Method> make_singlequant();
 std::unique_ptr<Method> make_quarot();
 std::unique_ptr<Method> make_learned_rotation();
 std::unique_ptr<Method> make_infoquant();
+std::unique_ptr<Method> make_spinquant();
 std::unique_ptr<Method> make_duquant();
 std::unique_ptr<Method> make_flatquant();
 std::unique_ptr<Method> make_ruquant();

@@ -6,8 +6,8 @@
 // With smoothing the scales sit between norm and rotation, so R1 cannot be folded any more: it runs
 // online at attn_in and mlp_in, the same R1 in every layer, and the plan says so.
 #include "ruquant/base/error.hpp"
-#include "ruquant/method/common.hpp"
 #include "ruquant/method/entries.hpp"
+#include "ruquant/method/rotated_basis.hpp"
 #include "ruquant/transform/hadamard.hpp"
 
 namespace ruq {
@@ -36,8 +36,7 @@ class QuaRot final : public MethodBase<QuaRot> {
     }
     const Transform<double> head = head_rotation(config.head_width, stream, plan);
     const Transform<double> across = across_heads(config, stream, plan);
-    Stream hidden_draws = stream.child("mlp_out");
-    const Transform<double> hidden = hidden_rotation(config.mlp_width, hidden_draws, plan);
+    const Transform<double> hidden = hidden_rotation(config.mlp_width, stream, plan);
     for (const Site& site : session.sites()) {
       LayerPlan& layer = plan.layers[static_cast<std::size_t>(site.layer)];
       SitePlan& planned = layer[site.kind];
@@ -57,33 +56,6 @@ class QuaRot final : public MethodBase<QuaRot> {
   }
 
  private:
-  static Transform<double> head_rotation(Index e, const Stream& stream, Plan& plan) {
-    Transform<double> rotation(e);
-    if (hadamard_exists(e)) {
-      rotation.append(HadamardStep{e});
-      return rotation;
-    }
-    plan.note_fallback(fmt::format(
-        "heads: no Hadamard matrix of order {}, a random orthogonal matrix instead", e));
-    Stream draws = stream.child("head");
-    rotation.append(BlockDiagonal<double>{{{haar_orthogonal(e, draws), {}}}, {0}});
-    return rotation;
-  }
-
-  // The head rotation repeated over the value space [kv_heads·e].
-  static Transform<double> over_kv_heads(const Transform<double>& head, const ModelConfig& config) {
-    Transform<double> all(config.kv_width());
-    for (const Step<double>& step : head.steps()) {
-      if (const auto* blocks = std::get_if<BlockDiagonal<double>>(&step)) {
-        all.append(BlockDiagonal<double>{
-            blocks->maps, std::vector<Index>(static_cast<std::size_t>(config.kv_heads), 0)});
-      } else {
-        all.append(step);
-      }
-    }
-    return all;
-  }
-
   // Ĥ_{n_q} ⊗ I_e; a Haar matrix where no Hadamard matrix of that many heads exists (§1.14).
   static Transform<double> across_heads(const ModelConfig& config, const Stream& stream,
                                         Plan& plan) {
@@ -101,13 +73,6 @@ class QuaRot final : public MethodBase<QuaRot> {
     Transform<double> across(config.query_width());
     across.append(Kronecker<double>{{map, {}}, {}, config.heads, config.head_width});
     return across;
-  }
-
-  static Transform<double> hidden_rotation(Index width, Stream& draws, Plan& plan) {
-    if (!hadamard_exists(width)) return randomized_hadamard(width, draws, "mlp_out", plan);
-    Transform<double> rotation(width);
-    rotation.append(HadamardStep{width});
-    return rotation;
   }
 
   // Scales and the folded head rotation commute with grouping only when the group shares them.

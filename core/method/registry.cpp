@@ -22,6 +22,8 @@ const std::vector<Entry>& entries() {
        make_householder},
       {{"givens", "one block map of plane rotations towards uniform targets", 1}, make_givens},
       {{"quarot", "Hadamard basis of the residual stream (arXiv 2404.00456)", 1}, make_quarot},
+      {{"spinquant", "learned basis of the residual stream and of values (arXiv 2405.16406)", 1},
+       make_spinquant},
       {{"singlequant", "closed-form Givens rotations, alignment and uniformity (arXiv 2511.22316)",
         1},
        make_singlequant},

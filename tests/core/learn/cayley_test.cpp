@@ -148,5 +148,16 @@ TEST_CASE("shapes that do not fit and gradients that are not finite are refused"
   check_error([&] { optimizer.step(x, gradient, false); }, {"finite"});
 }
 
+TEST_CASE("the nearest orthogonal matrix is the polar factor, and far matrices are refused") {
+  const Matrix<double> x = orthonormal_rows(7, 7, "polar") + 0.02 * gaussian(7, 7, "off");
+  const Matrix<double> near = nearest_orthogonal(x);
+  CHECK(orthogonality_error(near) < 1e-13);
+  // x = near·P with a symmetric positive P is what makes it the nearest one.
+  const Matrix<double> p = near.transpose() * x;
+  CHECK(relative_error(p, p.transpose().eval()) < 1e-12);
+  CHECK(p.diagonal().minCoeff() > 0.8);
+  check_error([&] { nearest_orthogonal(100 * x); }, {"too far from orthogonal"});
+}
+
 }  // namespace
 }  // namespace ruq::test

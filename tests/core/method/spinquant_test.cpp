@@ -1,0 +1,127 @@
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "ruquant/learn/model_rotation.hpp"
+#include "ruquant/transform/hadamard.hpp"
+#include "support/laws.hpp"
+
+namespace ruq::test {
+namespace {
+
+using Settings = std::vector<std::pair<std::string, std::string>>;
+
+const Settings kSmall = {{"steps", "3"}, {"window_tokens", "8"}};
+
+std::vector<std::string> missing(const ModelConfig& config) {
+  std::vector<std::string> expected;
+  const auto note = [&](const std::string& where, Index n) {
+    if (hadamard_exists(n)) return;
+    expected.push_back(where + ": no Hadamard matrix of order " + std::to_string(n) +
+                       ", a random orthogonal matrix instead");
+  };
+  note("residual", config.width);
+  note("values", config.head_width);
+  note("heads", config.head_width);
+  note("mlp_out", config.mlp_width);
+  return expected;
+}
+
+Settings with(Settings settings) {
+  settings.insert(settings.begin(), kSmall.begin(), kSmall.end());
+  return settings;
+}
+
+Plan plan_of(const TinyBench<double>& bench, const Settings& settings,
+             const QuantSettings& quant = quant_settings()) {
+  TinyBench<double> fresh(bench.model.config);
+  return fresh.plan(*small_method("spinquant", settings), quant);
+}
+
+TEST_CASE("spinquant obeys the laws of methods") {
+  check_method_laws("spinquant", {.residual_basis = true, .fallbacks = missing}, kSmall);
+  CHECK(missing(tiny_config("odd factors")).size() == 4);
+}
+
+TEST_CASE("learning lowers the loss and says so; the rotations stay orthogonal") {
+  for (const char* shape : {"grouped", "biases"}) {
+    INFO(std::string(shape));
+    const ModelConfig config = tiny_config(shape);
+    TinyBench<double> bench(config);
+    const Plan plan = plan_of(bench, {{"steps", "20"},
+                                      {"window_tokens", "32"},
+                                      {"windows_per_step", "8"},
+                                      {"learning_rate", "0.1"}});
+    REQUIRE(plan.learning.size() == 1);
+    const LearningRecord& record = plan.learning[0];
+    CHECK(record.where == "model");
+    CHECK(record.losses.size() == 20);
+    CHECK(record.initial_loss == record.losses[0]);
+    CHECK(record.final_loss < record.initial_loss);
+    CHECK(record.held_out_final < record.held_out_initial);
+    CHECK(record.tokens == 20 * 8 * 32);
+    CHECK(record.details.at("orthogonality_drift") < 1e-3);
+    CHECK(orthogonality_error(plan.residual.to_matrix(config.width)) < 1e-12);
+    for (const LayerPlan& layer : plan.layers) {
+      const Transform<double>& values = layer[SiteKind::attn_out].folded;
+      CHECK(orthogonality_error(values.to_matrix(config.kv_width())) < 1e-12);
+    }
+  }
+}
+
+TEST_CASE("each choice of what is learned moves that and nothing else") {
+  TinyBench<double> bench(tiny_config("grouped"));
+  const Plan none = plan_of(bench, with({{"learn", "none"}}));
+  CHECK(none.learning.empty());
+  const auto residual = [](const Plan& plan) { return plan.residual.to_matrix(36); };
+  const auto values = [](const Plan& plan, std::size_t l) {
+    return plan.layers[l][SiteKind::attn_out].folded.to_matrix(12);
+  };
+  CHECK((residual(none).array().abs() - 1.0 / 6).abs().maxCoeff() < 1e-14);
+  CHECK(values(none, 0) != values(none, 1));
+  for (const char* learn : {"r1", "r2", "both"}) {
+    INFO(std::string(learn));
+    const Plan plan = plan_of(bench, with({{"learn", learn}}));
+    const bool r1 = std::string(learn) != "r2";
+    const bool r2 = std::string(learn) != "r1";
+    CHECK((relative_error(residual(plan), residual(none)) > 1e-6) == r1);
+    CHECK((relative_error(values(plan, 1), values(none, 1)) > 1e-6) == r2);
+  }
+  CHECK(small_method("spinquant")->needs_model());
+  CHECK_FALSE(small_method("spinquant", {{"learn", "none"}})->needs_model());
+}
+
+TEST_CASE("the record's losses are those of the executor under the plan") {
+  TinyBench<double> bench(tiny_config("biases"));
+  for (const char* weights : {"true", "false"}) {
+    QuantSettings quant = quant_settings();
+    const Plan plan = plan_of(bench, with({{"weights_in_learning", weights}}), quant);
+    Plan as_learned = plan;
+    if (std::string(weights) == "false") as_learned.quant.weight.bits = 16;
+    const PlannedModel<double> planned(bench.model, as_learned);
+    const auto ids = bench.session.windows(2, 8, "held out");
+    const Matrix<double> states = final_hidden<double>(planned.model(), ids, 8, planned.hook());
+    const double loss = cross_entropy(states, planned.model().head_weight(), {ids, 8});
+    CHECK(*plan.learning[0].held_out_final == doctest::Approx(loss).epsilon(1e-9));
+    CHECK(plan.learning[0].details.at("held_out_float") ==
+          doctest::Approx(cross_entropy(final_hidden<double>(bench.model, ids, 8, {}),
+                                        bench.model.head_weight(), {ids, 8})));
+  }
+}
+
+TEST_CASE("the paper's schedule is a preset, and single fields win over it") {
+  auto method = make_method("spinquant");
+  Fields fields;
+  method->bind(fields);
+  fields.set("schedule", "paper");
+  CHECK(fields.find("steps")->get() == "100");
+  CHECK(fields.find("windows_per_step")->get() == "8");
+  CHECK(fields.find("window_tokens")->get() == "2048");
+  fields.set("steps", "3");
+  CHECK(fields.find("steps")->get() == "3");
+}
+
+}  // namespace
+}  // namespace ruq::test
