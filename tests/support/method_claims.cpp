@@ -55,12 +55,28 @@ Lines infoquant_fallbacks(const ModelConfig& config) {
   return lines;
 }
 
+// Sites that get a Kronecker product of their own.
+Lines flatquant_fallbacks(const ModelConfig& config) {
+  Lines lines;
+  for (const SiteKind kind : {SiteKind::attn_in, SiteKind::mlp_in, SiteKind::mlp_out}) {
+    const Index width = config.site_width(kind);
+    if (width % 4 != 2) continue;
+    const KroneckerSizes sizes = balanced_sizes(width);
+    lines.push_back(fmt::format("{}: no factors of one parity for {}, {} and {} instead",
+                                to_string(kind), width, sizes.left, sizes.right));
+  }
+  return lines;
+}
+
 // One line a method.
 const std::map<std::string, MethodClaims>& table() {
   static const std::map<std::string, MethodClaims> all = {
       {"rtn", {.moved = {}, .rotates_queries_and_keys = false, .random = false}},
       {"smoothquant",
        {.rotates_queries_and_keys = false, .random = false, .fallbacks = smoothing_fallback}},
+      {"omniquant",
+       {.rotates_queries_and_keys = false, .random = false, .fallbacks = smoothing_fallback}},
+      {"flatquant", with(flatquant_fallbacks)},
       {"hadamard", with(full_hadamard_fallbacks)},
       {"householder", with(smoothing_fallback)},
       {"givens", with(smoothing_fallback)},

@@ -15,7 +15,7 @@ TEST_CASE("the paper's index obeys them too") {
 }
 
 TEST_CASE("learned weight clipping obeys them too") {
-  check_method_laws("duquant", claims(), {{"lwc", "true"}});
+  check_method_laws("duquant", method_claims("duquant"), {{"lwc", "true"}});
 }
 
 TEST_CASE("lwc sets the smoothing of the published runs, learns every block, and needs a model") {

@@ -12,24 +12,14 @@ Settings untrained() {
   return {{"learn_transforms", "false"}, {"learn_scale", "false"}, {"learn_clips", "false"}};
 }
 
-MethodClaims claims() {
-  MethodClaims result;
-  result.fallbacks = [](const ModelConfig& config) -> std::vector<std::string> {
-    if (config.width != 46) return {};
-    return {"attn_in: no factors of one parity for 46, 2 and 23 instead",
-            "mlp_in: no factors of one parity for 46, 2 and 23 instead"};
-  };
-  return result;
-}
-
 const Kronecker<double>& kronecker(const Plan& plan, SiteKind kind) {
   return std::get<Kronecker<double>>(plan.layers[0][kind].online.steps().at(0));
 }
 
-TEST_CASE("flatquant obeys the laws of methods") { check_method_laws("flatquant", claims()); }
+TEST_CASE("flatquant obeys the laws of methods") { check_method_laws("flatquant"); }
 
 TEST_CASE("its untrained start obeys them too, needs no model, and learns nothing") {
-  check_method_laws("flatquant", claims(), untrained());
+  check_method_laws("flatquant", method_claims("flatquant"), untrained());
   const auto method = small_method("flatquant", untrained());
   CHECK_FALSE(method->needs_model());
   CHECK(small_method("flatquant")->needs_model());

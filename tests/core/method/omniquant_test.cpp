@@ -1,22 +1,15 @@
 #include <doctest/doctest.h>
 
 #include "support/learned_block.hpp"
-#include "support/walked.hpp"
 
 namespace ruq::test {
 namespace {
 
-MethodClaims claims() {
-  MethodClaims result{.rotates_queries_and_keys = false, .random = false};
-  result.fallbacks = smoothing_fallback;
-  return result;
-}
-
-TEST_CASE("omniquant obeys the laws of methods") { check_method_laws("omniquant", claims()); }
+TEST_CASE("omniquant obeys the laws of methods") { check_method_laws("omniquant"); }
 
 TEST_CASE("with clips alone, and with neither, it obeys them too") {
-  check_method_laws("omniquant", claims(), {{"let", "false"}});
-  check_method_laws("omniquant", claims(), {{"let", "false"}, {"lwc", "false"}});
+  check_method_laws("omniquant", method_claims("omniquant"), {{"let", "false"}});
+  check_method_laws("omniquant", method_claims("omniquant"), {{"let", "false"}, {"lwc", "false"}});
 }
 
 TEST_CASE("without learning it is smoothquant and needs no model") {
