@@ -32,7 +32,7 @@ Plan plan_of(const std::vector<std::pair<std::string, std::string>>& settings) {
 }
 
 TEST_CASE("all blocks share a map, every site has its own, and a record tells how it went") {
-  const Plan plan = plan_of({{"steps", "20"}, {"learning_rate", "0.003"}});
+  const Plan plan = plan_of({{"steps", "20"}, {"learning_rate", "0.002"}});
   const auto& first =
       std::get<BlockDiagonal<double>>(plan.layers[0][SiteKind::attn_in].online.steps().at(0));
   CHECK(first.maps.size() == 1);
