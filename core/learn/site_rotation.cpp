@@ -59,6 +59,14 @@ double squared_norm(const Maps& maps) {
   return sum;
 }
 
+// The t at which the turns t·Ω move channels by one radian, rms; 0 without turns.
+double unit_turn(const Maps& turns) {
+  Index channels = 0;
+  for (const Matrix<double>& turn : turns) channels += turn.rows();
+  const double length = squared_norm(turns);
+  return length > 0 ? std::sqrt(static_cast<double>(channels) / length) : 0;
+}
+
 struct GradientMeasures {
   double noise = 0;
   double kept_promise = 0;
@@ -67,11 +75,8 @@ struct GradientMeasures {
 // The decrease of the mean loss over `rows` when all maps follow `turns`, over what they foretell.
 double kept_promise(const RotationObjective& objective, const Maps& maps, const Maps& turns,
                     const std::vector<std::vector<Index>>& batches, double loss) {
-  Index channels = 0;
-  for (const Matrix<double>& map : maps) channels += map.rows();
-  const double length = squared_norm(turns);
-  if (length == 0) return 1;
-  const double t = kProbeAngle * std::sqrt(static_cast<double>(channels) / length);
+  const double t = kProbeAngle * unit_turn(turns);
+  if (t == 0) return 1;
   Maps ahead = maps;
   for (std::size_t m = 0; m < maps.size(); ++m) {
     ahead[m] -= t * product<double>(turns[m], maps[m]);
@@ -79,7 +84,7 @@ double kept_promise(const RotationObjective& objective, const Maps& maps, const 
   }
   double after = 0;
   for (const auto& rows : batches) after += objective.evaluate(ahead, rows, nullptr);
-  return (loss - after / static_cast<double>(batches.size())) / (t * length);
+  return (loss - after / static_cast<double>(batches.size())) / (t * squared_norm(turns));
 }
 
 GradientMeasures measure_gradient(const RotationObjective& objective, const Maps& maps,
@@ -128,13 +133,15 @@ void descend(const RotationObjective& objective, const RotationOptions& options,
   std::vector<CayleySgd> optimizers(maps.size(), CayleySgd({.learning_rate = options.rate_start}));
   std::vector<Index> limited(maps.size(), 0);
   Maps gradient;
+  double scale = 1;
   for (Index step = 0; step < options.steps; ++step) {
     const double along =
         options.steps > 1 ? static_cast<double>(step) / static_cast<double>(options.steps - 1) : 0;
     const double rate = options.rate_start + along * (options.rate_end - options.rate_start);
     record.losses.push_back(objective.evaluate(maps, batches.next(), &gradient));
-    if (options.relative_rate) {
-      for (Matrix<double>& g : gradient) g /= std::max(std::abs(record.initial_loss), 1e-300);
+    if (options.rate_in_radian) {
+      if (step == 0) scale = unit_turn(tangents(gradient, maps));
+      for (Matrix<double>& g : gradient) g *= scale;
     }
     const Vector<double> chance = draws.uniform(std::ssize(maps));
     parallel_for(std::ssize(maps), [&](Index index) {

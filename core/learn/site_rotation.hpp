@@ -16,7 +16,8 @@
 //   gradient_noise_start, _end   trace of the covariance of minibatch gradients over the squared
 //                                norm of their mean, all as tangents ½(G·Qᵀ − Q·Gᵀ); 0 without
 //                                noise, about the number of batches when all is noise
-//   kept_promise_start, _end     over a step along the mean tangent that turns channels by 0.001 rad
+//   kept_promise_start, _end     over a step along the mean tangent that turns channels by 0.001
+//   rad
 //                                (rms), the decrease of the loss on those batches over the decrease
 //                                that the gradient foretells: about 1 for a smooth objective
 //   loss_total_variation_over_drop  Σ|L_{i+1} − L_i| over |L_last − L_first| of the recorded
@@ -72,8 +73,10 @@ struct RotationOptions {
   Index batch_rows = 512;  ///< all rows where there are fewer
   double rate_start = 2;   ///< Cayley learning rate, falling linearly
   double rate_end = 0.02;
-  bool relative_rate = false;  ///< gradients are those of the loss over initial_loss
-  Index noise_batches = 8;     ///< for the measures of the gradient; 0 leaves them out
+  /// Rates are rms turns in radian: gradients are scaled so that the tangent of the first batch has
+  /// length 1 per channel. One rate then suits every objective.
+  bool rate_in_radian = false;
+  Index noise_batches = 8;  ///< for the measures of the gradient; 0 leaves them out
 };
 
 /// Learns `maps` in place, from orthogonal to orthogonal; the last iterate is the result, as

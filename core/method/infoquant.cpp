@@ -9,7 +9,9 @@
 // Bases differ from layer to layer, so the published deployment keeps the residual stream rotated
 // and hands it over by R_prevᵀ·R_next online. Here the stream stays in its own basis and every site
 // applies its matrix online: the same rounded tensors, hence the same numbers. The Hadamard matrix
-// at lm_head is left out, since nothing is rounded there.
+// at lm_head is left out, since nothing is rounded there. The activation clips that the paper
+// learns afterwards, xmax·(1 + sigmoid(c))/2 by AdamW on the layer's error, are not learned here:
+// sites have the clip ratio of the quantizer.
 //
 // Our readings of what the specification leaves open: the loss of Q2 is the sum of the two losses,
 // each over its value at the start (times their mean, to keep the unit); its softmax runs over a
@@ -120,6 +122,8 @@ class InfoQuant final : public MethodBase<InfoQuant> {
                "of Cayley SGD at the first step, for the loss summed over 8192 tokens");
     fields.add("last_learning_rate", rate_end_, {.min = 0, .max = 1e6},
                "at the last step; falls linearly");
+    fields.add("noise_batches", learning_.noise_batches, {.min = 0, .max = 4096},
+               "batches that measure the noise of the gradient; 0: not measured");
     fields.add("temperature", psot_.temperature, {.min = 1e-6, .max = 1e6}, "T of the softmax");
     fields.add("outlier_weight", psot_.outlier_weight, {.min = 0, .max = 1e6},
                "a: weight of outlier tokens, from the third layer on");

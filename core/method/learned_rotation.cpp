@@ -4,7 +4,8 @@
 // rotations are non-smooth and noisy; `objective` sets them beside smooth ones under the same
 // learner, data, start and measure, and every site's LearningRecord tells how noisy they were.
 //
-// Gradients are relative to the loss at the start, so that one learning rate serves all objectives.
+// The learning rate is the turn of the first step in radian, so that it means the same to all
+// objectives.
 #include <algorithm>
 #include <utility>
 
@@ -41,7 +42,8 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
     fields.add("steps", learning_.steps, {.min = 0, .max = 1000000}, "steps of each site");
     fields.add("batch_tokens", learning_.batch_rows, {.min = 1}, "tokens of one step");
     fields.add("learning_rate", learning_.rate_start, {.min = 0, .max = 1e6},
-               "of Cayley SGD at the first step, falling linearly to a hundredth");
+               "rms turn of the channels at the first step, in radian, falling linearly to a "
+               "hundredth");
     fields.add("noise_batches", learning_.noise_batches, {.min = 0, .max = 4096},
                "batches that measure the noise of the gradient; 0: not measured");
   }
@@ -100,7 +102,7 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
         make_objective({gathered(x, split.train), which}, weights, plan.quant, start);
     RotationOptions options = learning_;
     options.rate_end = 0.01 * options.rate_start;
-    options.relative_rate = true;
+    options.rate_in_radian = true;
     LearningRecord record = learn_rotation(*objective, options, stream, maps);
     record.where = to_string(site);
     const SiteRows judged{gathered(x, split.held_out), which};
@@ -117,7 +119,7 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
   QueryKeyOptions queries_keys_{.rotation = "hadamard"};
   std::string objective_ = "psot";
   Index block_size_ = 64;
-  RotationOptions learning_{.steps = 30, .batch_rows = 128, .rate_start = 1};
+  RotationOptions learning_{.steps = 30, .batch_rows = 128, .rate_start = 0.05};
 };
 
 }  // namespace

@@ -141,9 +141,9 @@ TEST_CASE("nothing is learned from 16 bits, and nothing is lost at them") {
 RotationOptions small_options() {
   return {.steps = 60,
           .batch_rows = 16,
-          .rate_start = 0.5,
-          .rate_end = 0.005,
-          .relative_rate = true,
+          .rate_start = 0.05,
+          .rate_end = 0.0005,
+          .rate_in_radian = true,
           .noise_batches = 8};
 }
 
@@ -182,7 +182,7 @@ TEST_CASE("a smooth objective keeps what its gradient promises; all rows at once
   const Maps start = two_maps();
   RotationOptions options = small_options();
   options.steps = 5;
-  options.rate_start = options.rate_end = 1e-3;
+  options.rate_start = options.rate_end = 1e-4;
   options.batch_rows = 64;
   for (const bool psot : {true, false}) {
     const auto objective = psot ? psot_objective(site(64), {})
@@ -194,6 +194,21 @@ TEST_CASE("a smooth objective keeps what its gradient promises; all rows at once
     CHECK(record.details.at("kept_promise_end") == doctest::Approx(1).epsilon(0.1));
     CHECK(record.details.at("loss_total_variation_over_drop") == doctest::Approx(1));
     CHECK(record.details.at("rate_limited_steps") == 1);
+  }
+}
+
+TEST_CASE("a rate in radian is the rms turn of the first step, whatever the loss is scaled by") {
+  const Maps start = two_maps();
+  for (const double factor : {1.0, 100.0}) {
+    SiteRows rows = site(64);
+    rows.x *= factor;
+    const auto objective = smooth_range_objective(rows, weights(), four_bits(), start);
+    Maps maps = start;
+    learn_rotation(*objective,
+                   {.steps = 1, .batch_rows = 64, .rate_start = 0.01, .rate_in_radian = true},
+                   {1, "test"}, maps);
+    const double turned = (maps[0] - start[0]).squaredNorm() + (maps[1] - start[1]).squaredNorm();
+    CHECK(std::sqrt(turned / 8) == doctest::Approx(0.01).epsilon(1e-3));
   }
 }
 
