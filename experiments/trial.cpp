@@ -118,15 +118,18 @@ void measure_learning(const Plan& plan, TrialResult& result) {
   std::vector<double> logs, held_out, improved;
   double steps = 0, tokens = 0;
   for (const LearningRecord& record : plan.learning) {
-    logs.push_back(std::log(record.final_loss / record.initial_loss));
-    if (record.held_out_initial && record.held_out_final) {
+    // A loss of nothing (16 bits) has no ratio.
+    if (record.initial_loss > 0 && record.final_loss > 0) {
+      logs.push_back(std::log(record.final_loss / record.initial_loss));
+    }
+    if (record.held_out_initial.value_or(0) > 0 && record.held_out_final.value_or(0) > 0) {
       held_out.push_back(std::log(*record.held_out_final / *record.held_out_initial));
       improved.push_back(*record.held_out_final < *record.held_out_initial ? 1 : 0);
     }
     steps += static_cast<double>(record.steps);
     tokens += static_cast<double>(record.tokens);
   }
-  result.metrics["learning.loss_ratio"] = std::exp(mean(logs));
+  if (!logs.empty()) result.metrics["learning.loss_ratio"] = std::exp(mean(logs));
   if (!held_out.empty()) {
     result.metrics["learning.held_out_ratio"] = std::exp(mean(held_out));
     result.metrics["learning.held_out_improved"] = mean(improved);

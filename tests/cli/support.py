@@ -14,6 +14,7 @@ import numpy as np
 
 HOME = Path(__file__).resolve().parents[2]
 FIXTURES = HOME / "tests" / "fixtures"
+BLOCK_LEARNERS = ("omniquant", "spinquant", "flatquant")  # no plan from single sites
 RANDOM_METHODS = ("hadamard", "householder", "givens", "quarot", "duquant", "ruquant")
 
 # The fixtures with every count small; tests add their own lines below.
@@ -36,6 +37,7 @@ def _registered_methods():
 
 
 METHODS = _registered_methods()
+SITE_METHODS = tuple(name for name in METHODS if name not in BLOCK_LEARNERS)
 
 
 class Answer:

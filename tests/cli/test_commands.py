@@ -6,7 +6,7 @@ import unittest
 
 import yaml
 
-from support import METHODS, Case
+from support import BLOCK_LEARNERS, METHODS, SITE_METHODS, Case
 
 GRID = """sweep:
 - method: [rtn, hadamard]
@@ -131,7 +131,7 @@ class Bases(Case):
 class Dump(Case):
     def test_read_back_gives_the_same_numbers(self):
         config = self.config("method.block_size: 8\nevaluation.language: false\n"
-                             "sweep: {method: [" + ", ".join(METHODS) + "]}\n")
+                             "sweep: {method: [" + ", ".join(SITE_METHODS) + "]}\n")
         fresh = self.results(self.run_sweep(config))
         dump = self.folder / "dump.h5"
         answer = self.ask("dump", config, "--out", dump)
@@ -139,12 +139,21 @@ class Dump(Case):
         # No model and no text: the dump alone.
         read = self.results(self.run_sweep(config, f"activations.path={dump}", "model.path=/none",
                                            "text.path=/none", out=self.folder / "read"))
-        self.assertEqual(set(read), set(METHODS))
-        for method in METHODS:
+        self.assertEqual(set(read), set(SITE_METHODS))
+        for method in SITE_METHODS:
             for part in ("metrics", "sites", "fallbacks"):
                 self.assertEqual(read[method][part], fresh[method][part], method)
             self.assertEqual(read[method]["inputs"]["model"], "tiny-llama")
             self.assertEqual(read[method]["windows"], {})
+
+    def test_what_learns_from_blocks_is_refused_on_a_dump(self):
+        dump = self.folder / "dump.h5"
+        self.ask("dump", self.config("method: rtn\n"), "--out", dump)
+        for method in BLOCK_LEARNERS:
+            config = self.config(f"method: {method}\n")
+            self.assert_refused(self.refuse(config, f"activations.path={dump}"),
+                                f"method: {method} learns from whole blocks",
+                                "evaluation.language=true")
 
     def test_another_run_gives_the_same_bytes_of_tensors(self):
         config = self.config("method: rtn\n")

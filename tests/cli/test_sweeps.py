@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import signal
 import subprocess
 import time
@@ -10,7 +11,7 @@ import unittest
 import h5py
 import yaml
 
-from support import METHODS, RANDOM_METHODS, Case, read_safetensors
+from support import FIXTURES, METHODS, RANDOM_METHODS, Case, read_safetensors
 
 TWO = "sweep: {method: [rtn, hadamard]}\n"
 ALL = "method.block_size: 8\nsweep: {method: [" + ", ".join(METHODS) + "]}\n"
@@ -260,6 +261,50 @@ class Numbers(Case):
         for method in RANDOM_METHODS:
             nll = {results[f"{method} seed={seed}"]["metrics"]["nll"] for seed in (1, 2)}
             self.assertEqual(len(nll), 2, method)
+
+
+class Learned(Case):
+    """Plans that were learned, and roundings that need data."""
+
+    def test_a_plan_is_learned_once_for_all_roundings(self):
+        folder = self.run_sweep(self.config(
+            "method: flatquant\nactivations.measure: false\n"
+            "method.windows: 2\nmethod.held_out: 1\nmethod.window_tokens: 32\nmethod.epochs: 2\n"
+            "sweep: {quant.rounding: [rtn, gptq, uniquanf]}\n"), "calibration.windows=4")
+        results = list(self.results(folder).values())
+        self.assertEqual(len(results), 3)
+        learned = [[record for record in result["learning"] if record["optimizer"] == "adamw"]
+                   for result in results]
+        self.assertEqual(len(learned[0]), 3)
+        self.assertEqual(learned[0], learned[1])
+        self.assertEqual(learned[0], learned[2])
+        seconds = {json.loads((folder / trial / "timing.json").read_text(encoding="utf-8"))
+                   ["plan_seconds"] for trial in self.statuses(folder)}
+        self.assertEqual(len(seconds), 1)  # what learning took, once
+        for result in results:
+            self.assertGreater(result["metrics"]["weight.effective_bits"], 4)
+            self.assertIn("learning.held_out_ratio", result["metrics"])
+        with h5py.File(folder / results[0]["trial"] / "results.h5") as file:
+            self.assertEqual(file["learning/000.layers.0"].shape, (4,))
+
+    def test_roundings_with_data_are_the_same_in_one_process_and_in_two(self):
+        config = self.config("method: quarot\n"
+                             "sweep: {quant.rounding: [gptq, septq, flexround]}\n")
+        one, two = (self.results(self.run_sweep(config, "--jobs", jobs, "calibration.windows=4",
+                                                "quant.widths=W3A16-Q16K16V16",
+                                                out=self.folder / jobs)) for jobs in ("1", "2"))
+        self.assertEqual({label: result["metrics"] for label, result in one.items()},
+                         {label: result["metrics"] for label, result in two.items()})
+
+    def test_a_lost_model_is_said_to_have_diverged(self):
+        folder = self.run_sweep(self.config("method: rtn\n"),
+                                "quant.widths=W2A2-Q2K2V2")
+        result, = self.results(folder).values()
+        shapes = json.loads((FIXTURES / "tiny-llama/config.json").read_text(encoding="utf-8"))
+        vocabulary = shapes["vocab_size"]
+        lost = result["metrics"]["nll"] > math.log(vocabulary)
+        self.assertEqual(bool(result["diverged"]), lost)
+        self.assertEqual("diverged" in (folder / "summary.md").read_text(encoding="utf-8"), lost)
 
 
 if __name__ == "__main__":
