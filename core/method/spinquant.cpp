@@ -15,7 +15,7 @@
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/learn/cayley.hpp"
-#include "ruquant/learn/rotation_objective.hpp"
+#include "ruquant/learn/model_rotation.hpp"
 #include "ruquant/method/entries.hpp"
 #include "ruquant/method/rotated_basis.hpp"
 
@@ -92,7 +92,7 @@ template <class S>
 class Learner {
  public:
   Learner(const CalibrationSession<S>& session, const SpinQuantOptions& options,
-          const typename RotationObjective<S>::Setup& setup)
+          const typename ModelRotationObjective<S>::Setup& setup)
       : options_(options),
         schedule_(options.schedule),
         model_(session.model()),
@@ -145,7 +145,7 @@ class Learner {
   const SpinQuantOptions& options_;
   const Schedule& schedule_;
   const Model<S>& model_;
-  RotationObjective<S> objective_;
+  ModelRotationObjective<S> objective_;
   std::vector<std::int32_t> train_, held_out_;
 };
 
@@ -179,7 +179,7 @@ class SpinQuant final : public MethodBase<SpinQuant> {
     const ModelConfig& config = session.config();
     Plan plan = Plan::identity("spinquant", config.layers, quant);
     ModelRotations rotations = start(config, stream, plan);
-    typename RotationObjective<S>::Setup setup;
+    typename ModelRotationObjective<S>::Setup setup;
     setup.query_key = head_rotation(config.head_width, stream, plan);
     setup.hidden = hidden_rotation(config.mlp_width, stream, plan);
     setup.quant = quant;

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "ruquant/learn/rotation_objective.hpp"
+#include "ruquant/learn/model_rotation.hpp"
 #include "ruquant/transform/hadamard.hpp"
 #include "support/laws.hpp"
 

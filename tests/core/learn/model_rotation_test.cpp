@@ -1,4 +1,4 @@
-#include "ruquant/learn/rotation_objective.hpp"
+#include "ruquant/learn/model_rotation.hpp"
 
 #include <doctest/doctest.h>
 
@@ -59,7 +59,7 @@ struct Problem {
   Model<double> model;
   std::vector<std::int32_t> ids;
   ModelRotations rotations;
-  RotationObjective<double>::Setup setup;
+  ModelRotationObjective<double>::Setup setup;
 };
 
 double loss_of(const Model<double>& model, const SiteHook<double>& hook, const TokenWindows& t) {
@@ -88,7 +88,7 @@ TEST_CASE("the loss is that of the executor under the plan, rounded or not") {
     for (const char* widths : {"W16A16-Q16K16V16", "W4A4-Q4K4V4", "W16A4-Q16K4V4"}) {
       INFO(shape.name << ", " << widths);
       const Problem p(shape.config, widths);
-      RotationObjective<double> objective(p.model, p.setup);
+      ModelRotationObjective<double> objective(p.model, p.setup);
       const PlannedModel<double> planned(p.model, as_plan(p));
       const double loss = objective.evaluate(p.rotations, p.tokens());
       CHECK(loss ==
@@ -103,7 +103,7 @@ TEST_CASE("derivatives by R1 and every R2 without rounding, by differences") {
   for (const TinyShape& shape : tiny_shapes()) {
     INFO(shape.name);
     Problem p(shape.config, "W16A16-Q16K16V16");
-    RotationObjective<double> objective(p.model, p.setup);
+    ModelRotationObjective<double> objective(p.model, p.setup);
     ModelRotations gradient;
     const double at_start = objective.evaluate(p.rotations, p.tokens(), &gradient);
     const auto loss = [&] { return objective.evaluate(p.rotations, p.tokens()); };
@@ -233,7 +233,7 @@ TEST_CASE("derivatives at 4 bits along directions, by differences of the model f
       INFO(shape.name << ", " << widths);
       Problem p(shape.config, widths);
       p.setup.quant.activation.clip_ratio = 0.9;
-      RotationObjective<double> objective(p.model, p.setup);
+      ModelRotationObjective<double> objective(p.model, p.setup);
       ModelRotations gradient;
       const double rounded = objective.evaluate(p.rotations, p.tokens(), &gradient);
       FrozenModel frozen(p);
@@ -251,9 +251,9 @@ TEST_CASE("derivatives at 4 bits along directions, by differences of the model f
 
 TEST_CASE("float agrees with double, and threads change nothing") {
   const Problem p(tiny_config("biases"), "W16A16-Q16K16V16");
-  RotationObjective<double> wide(p.model, p.setup);
+  ModelRotationObjective<double> wide(p.model, p.setup);
   const Model<float> model = as_float(p.model);
-  RotationObjective<float> narrow(model, {p.setup.query_key, p.setup.hidden, p.setup.quant});
+  ModelRotationObjective<float> narrow(model, {p.setup.query_key, p.setup.hidden, p.setup.quant});
   ModelRotations a, b, c;
   const double loss = wide.evaluate(p.rotations, p.tokens(), &a);
   CHECK(narrow.evaluate(p.rotations, p.tokens(), &b) == doctest::Approx(loss).epsilon(1e-5));

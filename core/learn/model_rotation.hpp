@@ -24,7 +24,7 @@ struct ModelRotations {
 };
 
 template <class S>
-class RotationObjective {
+class ModelRotationObjective {
  public:
   struct Setup {
     Transform<double> query_key;  ///< R3, of width e
@@ -32,7 +32,7 @@ class RotationObjective {
     QuantSettings quant;          ///< weights at 16 bits: not rounded while learning
   };
   /// `model` must outlive the objective, which keeps up to three copies of its blocks.
-  RotationObjective(const Model<S>& model, const Setup& setup);
+  ModelRotationObjective(const Model<S>& model, const Setup& setup);
 
   /// Mean cross entropy; `gradient` becomes ∂L/∂R1 and ∂L/∂R2 unless null. Error if a rotation does
   /// not fit.

@@ -1,4 +1,4 @@
-#include "ruquant/learn/rotation_objective.hpp"
+#include "ruquant/learn/model_rotation.hpp"
 
 #include <array>
 #include <utility>
@@ -36,7 +36,8 @@ LayerWeights<S> source_layer(const LayerWeights<S>& original, const Transform<do
 }
 
 template <class S>
-BlockGrad<S> block_of(const Model<S>& model, const typename RotationObjective<S>::Setup& setup) {
+BlockGrad<S> block_of(const Model<S>& model,
+                      const typename ModelRotationObjective<S>::Setup& setup) {
   PerSite<Transform<double>> fixed;
   fixed[static_cast<std::size_t>(SiteKind::mlp_out)] = setup.hidden;
   QuantSettings quant = setup.quant;
@@ -79,7 +80,7 @@ Vector<S> map_bias(const Vector<S>& bias, const Matrix<S>& map) {
 }  // namespace
 
 template <class S>
-RotationObjective<S>::RotationObjective(const Model<S>& model, const Setup& setup)
+ModelRotationObjective<S>::ModelRotationObjective(const Model<S>& model, const Setup& setup)
     : model_(model), quant_(setup.quant), block_(block_of<S>(model, setup)) {
   const Index layers = model.config.layers;
   source_.resize(at(layers));
@@ -90,7 +91,7 @@ RotationObjective<S>::RotationObjective(const Model<S>& model, const Setup& setu
 }
 
 template <class S>
-void RotationObjective<S>::check(const ModelRotations& rotations) const {
+void ModelRotationObjective<S>::check(const ModelRotations& rotations) const {
   const ModelConfig& config = model_.config;
   RUQ_CHECK(std::ssize(rotations.values) == config.layers, "{} value rotations for {} layers",
             rotations.values.size(), config.layers);
@@ -103,7 +104,7 @@ void RotationObjective<S>::check(const ModelRotations& rotations) const {
 }
 
 template <class S>
-void RotationObjective<S>::fold(const Cast& rotations, Index layer) {
+void ModelRotationObjective<S>::fold(const Cast& rotations, Index layer) {
   const Matrix<S>& r1 = rotations.residual;
   const Matrix<S>& r2 = rotations.values[at(layer)];
   LayerWeights<S> weights = source_[at(layer)];
@@ -131,8 +132,8 @@ void RotationObjective<S>::fold(const Cast& rotations, Index layer) {
 // The loss of the stream after the last block, which becomes ∂L/∂ of itself where `gradient` is
 // asked for. The final gain and R1ᵀ act on the states, so that the head itself is never rotated.
 template <class S>
-double RotationObjective<S>::head_loss(const Cast& rotations, const TokenWindows& tokens,
-                                       Matrix<S>& stream, ModelRotations* gradient) const {
+double ModelRotationObjective<S>::head_loss(const Cast& rotations, const TokenWindows& tokens,
+                                            Matrix<S>& stream, ModelRotations* gradient) const {
   const double epsilon = model_.config.norm_epsilon;
   const Vector<S> ones = Vector<S>::Ones(stream.cols());
   const auto gain = model_.final_norm.transpose().array();
@@ -152,8 +153,8 @@ double RotationObjective<S>::head_loss(const Cast& rotations, const TokenWindows
 }
 
 template <class S>
-void RotationObjective<S>::collect(const Cast& rotations, Index layer, BlockGrad<S>& block,
-                                   ModelRotations& gradient) const {
+void ModelRotationObjective<S>::collect(const Cast& rotations, Index layer, BlockGrad<S>& block,
+                                        ModelRotations& gradient) const {
   const PerLinear<Vector<double>> biases = block.bias_gradients();
   PerLinear<Matrix<S>> slopes = block.take_weight_gradients();
   if (quant_.weight.rounds()) {
@@ -184,10 +185,10 @@ void RotationObjective<S>::collect(const Cast& rotations, Index layer, BlockGrad
 
 // ∂L/∂R2, from the slopes of the weights with R1 in them.
 template <class S>
-void RotationObjective<S>::collect_values(const Cast& rotations, Index layer,
-                                          const PerLinear<Matrix<S>>& slopes,
-                                          const Vector<double>& bias_slope,
-                                          Matrix<double>& gradient) const {
+void ModelRotationObjective<S>::collect_values(const Cast& rotations, Index layer,
+                                               const PerLinear<Matrix<S>>& slopes,
+                                               const Vector<double>& bias_slope,
+                                               Matrix<double>& gradient) const {
   const LayerWeights<S>& source = source_[at(layer)];
   const Index e = model_.config.head_width;
   const Matrix<S> outputs = product_transposed<S>(slopes[at(Linear::v_proj)], rotations.residual);
@@ -210,8 +211,8 @@ void RotationObjective<S>::collect_values(const Cast& rotations, Index layer,
 }
 
 template <class S>
-double RotationObjective<S>::evaluate(const ModelRotations& rotations, const TokenWindows& tokens,
-                                      ModelRotations* gradient) {
+double ModelRotationObjective<S>::evaluate(const ModelRotations& rotations,
+                                           const TokenWindows& tokens, ModelRotations* gradient) {
   check(rotations);
   const ModelConfig& config = model_.config;
   Cast cast{rotations.residual.template cast<S>(), {}};
@@ -237,7 +238,7 @@ double RotationObjective<S>::evaluate(const ModelRotations& rotations, const Tok
   return loss;
 }
 
-template class RotationObjective<float>;
-template class RotationObjective<double>;
+template class ModelRotationObjective<float>;
+template class ModelRotationObjective<double>;
 
 }  // namespace ruq
