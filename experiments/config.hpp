@@ -47,6 +47,13 @@ struct ActivationSettings {
   Index sample_tokens = 64;  ///< rows of the outlier-rich site kept for figures; 0 keeps none
 };
 
+/// Zero-shot tasks; none unless named.
+struct TaskSettings {
+  std::vector<std::string> names;
+  std::string path;   ///< folder of JSON lines instead of the wheel
+  Index items = 500;  ///< scored items of each task, from its beginning; 0: all
+};
+
 struct RecordSettings {
   bool plans = true;  ///< keep plan.h5 of every trial
 };
@@ -59,7 +66,7 @@ class Config {
   /// All options; setters write into this object.
   Fields fields();
   /// Every option with its value, in the order of fields(): the canonical form that is hashed.
-  std::vector<std::pair<std::string, std::string>> flat();
+  std::vector<std::pair<std::string, std::string>> flat() const;
   /// Whether the model runs on text, and whether single tensors are measured.
   bool measures_language() const;
   bool measures_tensors() const { return activations.measure; }
@@ -70,6 +77,7 @@ class Config {
   CalibrationOptions calibration;
   EvaluationSettings evaluation;
   ActivationSettings activations;
+  TaskSettings tasks;
   QuantSettings quant;
   RecordSettings record;
   Index seed = 1;

@@ -117,6 +117,25 @@ fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
   return file;
 }
 
+// Made once per task, source and tokenizer.
+fs::path prepare_task(const TaskSettings& tasks, const std::string& name, const fs::path& model) {
+  const fs::path tokenizer = model / "tokenizer.json";
+  if (!fs::exists(tokenizer)) {
+    fail("tasks.names: {} needs {}", name, tokenizer.string());
+  }
+  const std::string source = tasks.path.empty() ? "" : fs::absolute(tasks.path).string();
+  const std::uint64_t key =
+      hash_bytes(source.data(), source.size(), once<std::uint64_t, hash_file>(tokenizer));
+  const fs::path file = cache_folder("tasks") / fmt::format("{}-{:016x}.h5", name, key);
+  if (fs::exists(file)) return file;
+  logger().info("tasks.names: making {} (once)", name);
+  std::vector<std::string> arguments = {"tasks", name,         "--tokenizer", tokenizer.string(),
+                                        "--out", file.string()};
+  if (!tasks.path.empty()) arguments.insert(arguments.end(), {"--path", tasks.path});
+  with_context("tasks.names", [&] { run_data_program(arguments); });
+  return file;
+}
+
 std::string model_note(const fs::path& directory) {
   std::ifstream in(directory / "provenance.json");
   if (!in) return "weights as stored";
@@ -175,6 +194,9 @@ const std::string& known_model_digest(const fs::path& directory) {
 }
 
 const TokenFile& known_tokens(const fs::path& file) { return once<TokenFile, load_tokens>(file); }
+const ChoiceTask& known_task(const fs::path& file) {
+  return once<ChoiceTask, load_choice_task>(file);
+}
 
 Inputs prepare_inputs(const Config& config) {
   Inputs inputs;
@@ -188,6 +210,14 @@ Inputs prepare_inputs(const Config& config) {
   check_text_path(config.text);
   inputs.model = prepare_model(config.model);
   inputs.tokens = prepare_tokens(config.text, inputs.model);
+  if (!config.tasks.path.empty() && !fs::is_directory(config.tasks.path)) {
+    fail("tasks.path: '{}' does not exist, expected a folder of JSON lines", config.tasks.path);
+  }
+  if (config.measures_language()) {
+    for (const std::string& name : config.tasks.names) {
+      inputs.tasks[name] = prepare_task(config.tasks, name, inputs.model);
+    }
+  }
   return inputs;
 }
 
@@ -206,6 +236,9 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
     identity.token_ranges[config.evaluation.split] = {
         begin, begin + config.evaluation.windows * config.evaluation.window_tokens};
   }
+  for (const auto& [name, file] : inputs.tasks) {
+    identity.text["task_" + name] = known_task(file).digest;
+  }
   if (!inputs.activations.empty()) {
     identity.text["activations_digest"] =
         fmt::format("{:016x}", once<std::uint64_t, hash_file>(inputs.activations));
@@ -221,6 +254,12 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
 void check_trial(const Config& config, const Inputs& inputs) {
   if (!config.measures_language() && !config.measures_tensors()) {
     fail("nothing to do: evaluation.language and activations.measure are both false");
+  }
+  if (config.method->needs_model() && !config.needs_model()) {
+    fail(
+        "method: {} learns from whole blocks, and activations.path gives single sites only; "
+        "give a model too (evaluation.language=true)",
+        config.method_name);
   }
   const auto check_shapes = [&](const ModelConfig& shapes) {
     for (const Index layer : config.activations.layers) {

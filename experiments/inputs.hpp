@@ -14,6 +14,7 @@
 
 #include "experiments/config.hpp"
 #include "ruquant/base/matrix.hpp"
+#include "ruquant/eval/choices.hpp"
 
 namespace ruq {
 
@@ -31,9 +32,10 @@ std::filesystem::path cache_folder(const std::string& name);
 
 /// Prepared inputs; empty paths are inputs that the configuration does not need.
 struct Inputs {
-  std::filesystem::path model;        ///< Hugging Face directory
-  std::filesystem::path tokens;       ///< HDF5 of token ids
-  std::filesystem::path activations;  ///< HDF5 dump for the tensor-level part
+  std::filesystem::path model;                         ///< Hugging Face directory
+  std::filesystem::path tokens;                        ///< HDF5 of token ids
+  std::filesystem::path activations;                   ///< HDF5 dump for the tensor-level part
+  std::map<std::string, std::filesystem::path> tasks;  ///< name → task file
 };
 
 /// Makes what is missing (may fetch and convert a model, which takes minutes the first time). Error
@@ -69,6 +71,9 @@ struct TokenFile {
 TokenFile load_tokens(const std::filesystem::path& file);
 /// The same, read once a process.
 const TokenFile& known_tokens(const std::filesystem::path& file);
+
+/// A task file, read once a process.
+const ChoiceTask& known_task(const std::filesystem::path& file);
 
 /// The tokens that are scored: the first windows of the configured split.
 std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens);

@@ -46,6 +46,23 @@ std::string config_yaml(const Trial& trial) {
   return text;
 }
 
+// What a reader of results wants of an optimization; its whole loss curve is in results.h5.
+Json record_json(const LearningRecord& record) {
+  Json json = {{"where", record.where},
+               {"optimizer", record.optimizer},
+               {"objective", record.objective},
+               {"initial_loss", record.initial_loss},
+               {"final_loss", record.final_loss},
+               {"steps", record.steps},
+               {"evaluations", record.evaluations},
+               {"tokens", record.tokens},
+               {"termination", record.termination},
+               {"details", record.details}};
+  if (record.held_out_initial) json["held_out_initial"] = *record.held_out_initial;
+  if (record.held_out_final) json["held_out_final"] = *record.held_out_final;
+  return json;
+}
+
 Json results_json(const PlannedTrial& planned, const TrialResult& result) {
   Config& config = *planned.trial.config;
   Json json = {{"format", "ruquant-results"},  {"format_version", 1},
@@ -66,13 +83,20 @@ Json results_json(const PlannedTrial& planned, const TrialResult& result) {
   json["windows"] = result.windows;
   json["sites"] = result.sites;
   json["fallbacks"] = result.fallbacks;
+  json["diverged"] = result.diverged;
+  json["learning"] = Json::array();
+  for (const LearningRecord& record : result.plan.learning) {
+    json["learning"].push_back(record_json(record));
+  }
   return json;
 }
 
 Json timing_json(const Timing& timing) {
   return {{"plan_seconds", timing.plan_seconds},
           {"apply_seconds", timing.apply_seconds},
+          {"rounding_seconds", timing.rounding_seconds},
           {"evaluate_seconds", timing.evaluate_seconds},
+          {"task_seconds", timing.task_seconds},
           {"tensor_seconds", timing.tensor_seconds},
           {"total_seconds", timing.total_seconds},
           {"peak_memory_mib", timing.peak_memory_mib},
@@ -96,12 +120,20 @@ void write_results_h5(const fs::path& path, const Json& json, const TrialResult&
   for (const auto& [name, values] : result.windows) {
     file.write("windows/" + name, values.data(), {std::ssize(values)});
   }
+  for (const auto& [name, values] : result.items) {
+    file.write("items/" + name, values.data(), {std::ssize(values)});
+  }
   for (const auto& [site, measures] : result.sites) {
     std::string group = site.substr(std::string("layers.").size());
     std::replace(group.begin(), group.end(), '.', '/');
     for (const auto& [name, value] : measures) {
       scalar(fmt::format("sites/{}/{}", group, name), value);
     }
+  }
+  for (std::size_t i = 0; i < result.plan.learning.size(); ++i) {
+    const LearningRecord& record = result.plan.learning[i];
+    const std::string name = fmt::format("learning/{:03}.{}", i, record.where);
+    file.write(name, record.losses.data(), {std::ssize(record.losses)});
   }
   for (const auto& [name, sample] : result.samples) file.write("samples/" + name, sample);
   file.commit();

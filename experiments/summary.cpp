@@ -113,6 +113,13 @@ struct Group {
     }
     return values;
   }
+  std::vector<double> time(const std::string& name) const {
+    std::vector<double> values;
+    for (const SummaryRow* row : rows) {
+      if (row->timing.contains(name)) values.push_back(row->timing[name]);
+    }
+    return values;
+  }
 };
 
 // "ruquant method.rotation=givens seed=2" → "ruquant rotation=givens".
@@ -236,6 +243,54 @@ std::string summary_csv(const Sweep& sweep, const std::vector<SummaryRow>& rows)
   return text;
 }
 
+// Plain mean: the spread of times says nothing about the method.
+std::string plain_mean(const std::vector<double>& values, int digits) {
+  return values.empty() ? "" : fmt::format("{:.{}f}", mean(values), digits);
+}
+
+// Seconds that the plan took, and those of rounding the weights by it.
+std::string construction(const Group& group) {
+  const auto plan = group.time("plan_seconds");
+  const auto apply = group.time("apply_seconds");
+  if (plan.empty() || apply.empty()) return "";
+  return fmt::format("{:.1f} + {:.1f}", mean(plan), mean(apply));
+}
+
+std::string diverged_reason(const Group& group) {
+  for (const SummaryRow* row : group.rows) {
+    const std::string why = row->results.value("diverged", "");
+    if (!why.empty()) return why;
+  }
+  return "";
+}
+
+std::string loss_cell(const Group& group) {
+  const std::string loss = with_interval(group.metric("nll_over_float"), 3);
+  return diverged_reason(group).empty() ? loss : loss + " diverged";
+}
+
+// What learning gave in each group that learned.
+std::string learning_table(const std::vector<Group>& groups) {
+  std::string rows;
+  for (const Group& group : groups) {
+    if (group.metric("learning.steps").empty()) continue;
+    rows += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", group.label, group.widths,
+                        plain_mean(group.metric("learning.steps"), 0),
+                        plain_mean(group.metric("learning.tokens"), 0),
+                        with_interval(group.metric("learning.loss_ratio"), 3),
+                        with_interval(group.metric("learning.held_out_ratio"), 3),
+                        with_interval(group.metric("learning.held_out_improved"), 2));
+  }
+  if (rows.empty()) return "";
+  return "\n## Learning\n\nLoss at the result over loss at the start, as geometric mean over what "
+         "was "
+         "learned (blocks, sites or the model): on the training tokens, and on sequences that "
+         "nothing was learned from; and the share of these whose held-out loss fell.\n\n"
+         "| method | widths | steps | tokens | training ratio | held-out ratio | improved |\n"
+         "|---|---|---|---|---|---|---|\n" +
+         rows;
+}
+
 std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& rows) {
   std::string text = fmt::format("# {}\n\n{}\n\n{}\n", sweep.name, sweep.about, provenance(rows));
   std::vector<Group> groups = groups_of(rows);
@@ -259,18 +314,26 @@ std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& 
     });
     text +=
         "| method | seeds | nll over float, nats | perplexity | KL, nats | agreement "
-        "| output error, dB | minus rtn (se) | minus quarot (se) |\n"
-        "|---|---|---|---|---|---|---|---|---|\n";
+        "| output error, dB | minus rtn (se) | minus quarot (se) | bits a weight "
+        "| plan + weights, s | peak memory, MiB |\n"
+        "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for (const Group* group : here) {
-      text += fmt::format(
-          "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", group->label, group->rows.size(),
-          with_interval(group->metric("nll_over_float"), 3),
-          with_interval(group->metric(perplexity_name(*group)), 2),
-          with_interval(group->metric("kl"), 3), with_interval(group->metric("agreement"), 3),
-          with_interval(group->metric("tensor.output_error_db"), 2),
-          group_against(*group, rows, "rtn"), group_against(*group, rows, "quarot"));
+      text += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
+                          group->label, group->rows.size(), loss_cell(*group),
+                          with_interval(group->metric(perplexity_name(*group)), 2),
+                          with_interval(group->metric("kl"), 3),
+                          with_interval(group->metric("agreement"), 3),
+                          with_interval(group->metric("tensor.output_error_db"), 2),
+                          group_against(*group, rows, "rtn"), group_against(*group, rows, "quarot"),
+                          plain_mean(group->metric("weight.effective_bits"), 2),
+                          construction(*group), plain_mean(group->time("peak_memory_mib"), 0));
+    }
+    for (const Group* group : here) {
+      const std::string why = diverged_reason(*group);
+      if (!why.empty()) text += fmt::format("\n{} diverged: {}.\n", group->label, why);
     }
   }
+  text += learning_table(groups);
   text +=
       "\nIntervals are 95 % Student-t intervals over seeds. Paired differences are in nats over "
       "the same windows at equal quantizers, with the standard error over windows.\n";

@@ -7,13 +7,17 @@
 #include <cmath>
 #include <optional>
 
+#include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/eval/choices.hpp"
 #include "ruquant/eval/distortion.hpp"
 #include "ruquant/eval/language.hpp"
 #include "ruquant/io/tensor_store.hpp"
+#include "ruquant/learn/learned_rounding.hpp"
 #include "ruquant/model/activations.hpp"
 #include "ruquant/model/calibration.hpp"
+#include "ruquant/quant/rounding.hpp"
 
 namespace ruq {
 namespace {
@@ -74,6 +78,103 @@ std::string ids_key(std::span<const std::int32_t> ids) {
   return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
 }
 
+// What a learned plan depends on: everything that identifies the calibration, and the options but
+// those of how weights are rounded in the end and of what is measured.
+std::string plan_key(const Config& config, const std::string& session_key) {
+  RoundingOptions options;
+  Fields of_rounding;
+  ruq::bind(of_rounding, options, "quant.");
+  std::string key = fmt::format("{} {} {} {}", session_key, kExecutorVersion, config.method_name,
+                                method_info(config.method_name).result_version);
+  for (const auto& [name, value] : config.flat()) {
+    if (name == "quant.rounding" || of_rounding.find(name) != nullptr) continue;
+    if (name.starts_with("method.") || name.starts_with("quant.") || name == "seed") {
+      key += fmt::format(" {}={}", name, value);
+    }
+  }
+  return key;
+}
+
+// Bits and bytes of the stored weights, and what roundings said about themselves, as means over
+// linears.
+void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result) {
+  if (rounded.empty()) return;
+  double entries = 0, bits = 0;
+  std::map<std::string, std::vector<double>> details;
+  for (const RoundedLinear& linear : rounded) {
+    entries += static_cast<double>(linear.size);
+    bits += static_cast<double>(linear.size) * linear.bits.total();
+    result.timing.rounding_seconds += linear.seconds;
+    for (const auto& [name, value] : linear.details) details[name].push_back(value);
+  }
+  result.metrics["weight.effective_bits"] = bits / entries;
+  result.metrics["weight.mib"] = bits / 8 / (1 << 20);
+  for (const auto& [name, values] : details) result.metrics["weight." + name] = mean(values);
+}
+
+// What learning gave, over all of the plan's records.
+void measure_learning(const Plan& plan, TrialResult& result) {
+  if (plan.learning.empty()) return;
+  std::vector<double> logs, held_out, improved;
+  double steps = 0, tokens = 0;
+  for (const LearningRecord& record : plan.learning) {
+    logs.push_back(std::log(record.final_loss / record.initial_loss));
+    if (record.held_out_initial && record.held_out_final) {
+      held_out.push_back(std::log(*record.held_out_final / *record.held_out_initial));
+      improved.push_back(*record.held_out_final < *record.held_out_initial ? 1 : 0);
+    }
+    steps += static_cast<double>(record.steps);
+    tokens += static_cast<double>(record.tokens);
+  }
+  result.metrics["learning.loss_ratio"] = std::exp(mean(logs));
+  if (!held_out.empty()) {
+    result.metrics["learning.held_out_ratio"] = std::exp(mean(held_out));
+    result.metrics["learning.held_out_improved"] = mean(improved);
+  }
+  result.metrics["learning.steps"] = steps;
+  result.metrics["learning.tokens"] = tokens;
+}
+
+// Accuracies of a task beside those of the float model. `kept` is their ratio, `kept_above_chance`
+// the same after both lost what guessing gives.
+void add_task_metrics(const ChoiceTask& task, const ChoiceScores& scores,
+                      const ChoiceScores& floats, TrialResult& result) {
+  const std::string prefix = "task." + task.name + ".";
+  const auto count = static_cast<double>(scores.log_likelihood.size());
+  if (task.kind != "choices") {
+    double sum = 0, float_sum = 0, tokens = 0;
+    std::vector<double>& each = result.items[task.name + ".log_likelihood"];
+    for (std::size_t i = 0; i < scores.log_likelihood.size(); ++i) {
+      each.push_back(scores.log_likelihood[i][0]);
+      sum += scores.log_likelihood[i][0];
+      float_sum += floats.log_likelihood[i][0];
+      tokens += static_cast<double>(task.items[i].choices[0].ids.size());
+    }
+    const double units = task.kind == "last_word" ? count : tokens;
+    result.metrics[prefix + "ppl"] = std::exp(-sum / units);
+    result.metrics[prefix + "ppl_float"] = std::exp(-float_sum / units);
+    if (task.kind == "answer") return;
+  }
+  const double chance = chance_accuracy(task, static_cast<Index>(count));
+  for (const bool normalized : {false, true}) {
+    if (normalized && !task.normalized) continue;
+    const std::string name = normalized ? "acc_norm" : "acc";
+    const auto correct = correct_items(task, scores, normalized);
+    const double accuracy = mean(correct);
+    const double reference = mean(correct_items(task, floats, normalized));
+    result.metrics[prefix + name] = accuracy;
+    result.metrics[prefix + name + "_stderr"] =
+        std::sqrt(accuracy * (1 - accuracy) / std::max(1.0, count - 1));
+    result.metrics[prefix + name + "_float"] = reference;
+    if (reference > 0) result.metrics[prefix + name + "_kept"] = accuracy / reference;
+    if (reference > chance) {
+      result.metrics[prefix + name + "_kept_above_chance"] =
+          (accuracy - chance) / (reference - chance);
+    }
+    result.items[task.name + "." + name] = correct;
+  }
+}
+
 }  // namespace
 
 // Everything is keyed by text that names what it depends on, so a sweep over such a setting is
@@ -92,7 +193,13 @@ struct Workbench::Impl {
   const ActivationSet& activation_set(const Config& config, const Inputs& inputs);
   ActivationSet capture(const Config& config);
   void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
-  void measure_language(const Config& config, const Progress& progress, TrialResult& result);
+  Plan made_plan(const Config& config, double& seconds);
+  RoundingHelp<float> rounding_help(const Config& config);
+  void measure_language(const Config& config, const Inputs& inputs, const Progress& progress,
+                        TrialResult& result);
+  ChoiceScores float_choices(const Config& config, const ChoiceTask& task);
+  void measure_tasks(const Config& config, const Inputs& inputs, const PlannedModel<float>& planned,
+                     const Progress& progress, TrialResult& result);
   void measure_tensors(const Config& config, const Inputs& inputs, TrialResult& result);
 };
 
@@ -226,20 +333,106 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
   }
 }
 
-void Workbench::Impl::measure_language(const Config& config, const Progress& progress,
-                                       TrialResult& result) {
+// A plan that was learned takes minutes and does not depend on how weights are rounded in the end:
+// it is kept, so that a sweep over roundings learns it once.
+Plan Workbench::Impl::made_plan(const Config& config, double& seconds) {
   ModelSession<float>& session_here = calibration(config);
-  const Matrix<float>& expected = float_states(config);
+  fs::path file;
+  if (config.method->needs_model()) {
+    file = cache_file("plan", plan_key(config, session_key));
+    if (fs::exists(file)) {
+      Plan plan = load_plan(file);
+      seconds = TensorReader(fs::path(file).replace_extension("time.h5"))
+                    .real_attribute("", "plan_seconds");
+      plan.quant = config.quant;
+      return plan;
+    }
+  }
   Clock clock;
+  Plan plan = config.method->plan(session_here, config.quant,
+                                  Stream(static_cast<std::uint64_t>(config.seed), "plan"));
+  fit_activation_levels(session_here, plan);
+  seconds = clock.lap();
+  if (!file.empty()) {
+    TensorWriter time(fs::path(file).replace_extension("time.h5"));
+    time.attribute("", "plan_seconds", seconds);
+    time.commit();
+    save_plan(plan, file);
+  }
+  return plan;
+}
+
+RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
+  if (!config.quant.weight.rounds() ||
+      rounding_needs(config.quant.rounding) == RoundingNeeds::weight) {
+    return {};
+  }
+  const CalibrationOptions& options = config.calibration;
+  const ModelSession<float>& session_here = calibration(config);
+  return {session_here.windows(options.windows, options.window_tokens, "samples"),
+          options.window_tokens, learned_rounding<float>};
+}
+
+// The float model's likelihoods are the same for every trial, so they are kept.
+ChoiceScores Workbench::Impl::float_choices(const Config& config, const ChoiceTask& task) {
+  const std::string key = fmt::format("{} {} {} {} {}", known_model_digest(model_key), task.name,
+                                      task.digest, config.tasks.items, math_backend());
+  const fs::path file = cache_file("choices", key);
+  if (!fs::exists(file)) {
+    logger().info("float reference on {}", task.name);
+    const ChoiceScores made =
+        score_choices<float>(model, {}, task, config.tasks.items, model.config.context);
+    TensorWriter out(file);
+    for (std::size_t i = 0; i < made.log_likelihood.size(); ++i) {
+      const auto& values = made.log_likelihood[i];
+      out.write(fmt::format("{}/log_likelihood", i), values.data(), {std::ssize(values)});
+      std::vector<Index> greedy(made.greedy[i].begin(), made.greedy[i].end());
+      out.write(fmt::format("{}/greedy", i), greedy);
+    }
+    out.attribute("", "items", static_cast<std::int64_t>(made.log_likelihood.size()));
+    out.commit();
+    return made;
+  }
+  const TensorReader in(file);
+  ChoiceScores known;
+  for (Index i = 0; i < in.integer_attribute("", "items"); ++i) {
+    const auto values = in.vector<double>(fmt::format("{}/log_likelihood", i));
+    known.log_likelihood.emplace_back(values.begin(), values.end());
+    const auto greedy = in.integers(fmt::format("{}/greedy", i));
+    known.greedy.emplace_back(greedy.begin(), greedy.end());
+  }
+  return known;
+}
+
+void Workbench::Impl::measure_tasks(const Config& config, const Inputs& inputs,
+                                    const PlannedModel<float>& planned, const Progress& progress,
+                                    TrialResult& result) {
+  for (const auto& [name, file] : inputs.tasks) {
+    const ChoiceTask& task = known_task(file);
+    const ChoiceScores floats = float_choices(config, task);
+    const ChoiceScores scores = score_choices(
+        planned.model(), planned.hook(), task, config.tasks.items, model.config.context, 1024,
+        [&, &name = name](double share) { progress(name, 0.9 * share); });
+    add_task_metrics(task, scores, floats, result);
+  }
+}
+
+void Workbench::Impl::measure_language(const Config& config, const Inputs& inputs,
+                                       const Progress& progress, TrialResult& result) {
+  const Matrix<float>& expected = float_states(config);
   progress("plan", 0);
-  const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
-  result.plan = config.method->plan(session_here, config.quant, stream);
-  result.timing.plan_seconds = clock.lap();
+  result.plan = made_plan(config, result.timing.plan_seconds);
+  Clock clock;
   progress("weights", 0.3);
-  const PlannedModel<float> planned(model, result.plan, [&](const Model<float>& folded) {
-    check_unchanged(config, result.plan, folded);
-  });
+  const PlannedModel<float> planned(
+      model, result.plan,
+      [&](const Model<float>& folded) { check_unchanged(config, result.plan, folded); },
+      rounding_help(config));
   result.timing.apply_seconds = clock.lap();
+  measure_weights(planned.rounded(), result);
+  result.plan.learning.insert(result.plan.learning.end(), planned.learning().begin(),
+                              planned.learning().end());
+  measure_learning(result.plan, result);
 
   const auto ids = evaluated_tokens(config, tokens);
   const Index length = config.evaluation.window_tokens;
@@ -267,18 +460,33 @@ void Workbench::Impl::measure_language(const Config& config, const Progress& pro
   result.metrics["nll_over_float"] = mean(scores.nll) - mean(floats.nll);
   result.metrics[fmt::format("ppl.w{}", length)] = std::exp(mean(scores.nll));
   result.metrics[fmt::format("ppl_float.w{}", length)] = std::exp(mean(floats.nll));
+  const double chance = std::log(static_cast<double>(model.config.vocabulary));
+  if (!(mean(scores.nll) <= chance)) {
+    result.diverged =
+        fmt::format("a loss of {:.2f} nats, worse than guessing among {} tokens ({:.2f})",
+                    mean(scores.nll), model.config.vocabulary, chance);
+  }
   result.metrics["kl"] = mean(scores.kl);
   result.metrics["agreement"] = mean(scores.agreement);
   result.timing.evaluate_seconds = clock.lap();
+  measure_tasks(config, inputs, planned, progress, result);
+  result.timing.task_seconds = clock.lap();
 }
 
 void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs,
                                       TrialResult& result) {
   const ActivationSet& set = activation_set(config, inputs);
   Clock clock;
-  DumpSession session_here(set);
-  const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
-  Plan plan = config.method->plan(session_here, config.quant, stream);
+  Plan plan;
+  if (config.method->needs_model()) {
+    double seconds = 0;
+    plan = result.plan.layers.empty() ? made_plan(config, seconds) : result.plan;
+  } else {
+    DumpSession session_here(set);
+    const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
+    plan = config.method->plan(session_here, config.quant, stream);
+    fit_activation_levels(session_here, plan);
+  }
   std::map<std::string, std::vector<double>> by_measure;
   for (const SiteActivations& site : set.sites) {
     auto measures = site_distortion(plan, set.config, site.site, site.test, site.weights);
@@ -307,7 +515,7 @@ TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Pro
   Clock clock;
   TrialResult result;
   load(config, inputs);
-  if (config.measures_language()) impl_->measure_language(config, progress, result);
+  if (config.measures_language()) impl_->measure_language(config, inputs, progress, result);
   if (config.measures_tensors()) {
     progress("sites", 0.9);
     impl_->measure_tensors(config, inputs, result);
@@ -326,13 +534,14 @@ void Workbench::load(const Config& config, const Inputs& inputs) {
 
 void Workbench::dump(const Config& config, const Inputs& inputs, const fs::path& file) {
   load(config, inputs);
-  save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}}), file);
+  save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}, {}}), file);
 }
 
 void Workbench::prepare(const Config& config, const Inputs& inputs) {
   load(config, inputs);
   if (config.needs_model()) impl_->calibration(config);
   if (config.measures_language()) impl_->float_states(config);
+  for (const auto& [name, file] : inputs.tasks) impl_->float_choices(config, known_task(file));
   if (config.measures_tensors()) impl_->activation_set(config, inputs);
 }
 

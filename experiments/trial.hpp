@@ -20,9 +20,12 @@
 namespace ruq {
 
 struct Timing {
-  double plan_seconds = 0;      ///< calibration and construction of the plan
+  /// Calibration and construction of the plan; of a plan found in the cache, what it once took.
+  double plan_seconds = 0;
   double apply_seconds = 0;     ///< folding and rounding the weights
+  double rounding_seconds = 0;  ///< rounding alone, summed over the weights (they run side by side)
   double evaluate_seconds = 0;  ///< language metrics
+  double task_seconds = 0;      ///< zero-shot tasks
   double tensor_seconds = 0;    ///< tensor-level part, its own plan included
   double total_seconds = 0;
   double peak_memory_mib = 0;  ///< of the process so far
@@ -32,9 +35,12 @@ struct TrialResult {
   std::map<std::string, double> metrics;
   std::map<std::string, std::vector<double>> windows;          ///< metric → value of every window
   std::map<std::string, std::map<std::string, double>> sites;  ///< site → measure → value
+  /// "piqa.acc" → 1 or 0 for every item; "lambada.log_likelihood" → that of every item.
+  std::map<std::string, std::vector<double>> items;
   std::vector<std::string> fallbacks;
+  std::string diverged;  ///< why the loss says nothing any more; empty unless it does
   std::map<std::string, Matrix<float>> samples;  ///< dataset under /samples → values
-  Plan plan;
+  Plan plan;                                     ///< with the records of roundings that learn
   Timing timing;
 };
 

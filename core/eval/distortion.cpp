@@ -96,15 +96,22 @@ std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfi
   Matrix<double> x = original;
   transform.apply(x);
   Matrix<double> rounded = x;
-  fake_quantize(rounded, spec);
+  const LayerPlan& here = plan.layers.at(static_cast<std::size_t>(site.layer));
+  fake_quantize(rounded, spec, here[site.kind].clips, here[site.kind].levels);
 
+  // Roundings that need data of the whole network are judged by what they start from.
+  const bool alone = rounding_needs(plan.quant.rounding) == RoundingNeeds::weight;
+  const std::string rounding = alone ? plan.quant.rounding : "rtn";
   double output_error = 0, output_power = 0, weight_error = 0, weight_power = 0;
   for (const auto& [linear, stored] : weights) {
     const Matrix<double> weight = stored.cast<double>();
     Matrix<double> turned = weight;
     transform.apply_dual(turned);
+    const auto& clips = here.weight_clips[static_cast<std::size_t>(linear)];
     const Matrix<double> kept =
-        round_weight(calibration_rounding(plan.quant), turned, plan.quant.weight);
+        round_weight<double>(rounding, {turned, plan.quant.weight, nullptr,
+                                        plan.quant.rounding_options, clips ? &*clips : nullptr})
+            .weight;
     const Matrix<double> expected = product_transposed<double>(original, weight);
     output_error += (product_transposed<double>(rounded, kept) - expected).squaredNorm();
     output_power += expected.squaredNorm();

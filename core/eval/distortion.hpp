@@ -5,6 +5,7 @@
 //   output_error_db      10·log10( ‖Q(X̂)·Q(Ŵ)ᵀ − X·Wᵀ‖² / ‖X·Wᵀ‖² ): what the next layer sees
 //   activation_error_db  10·log10( ‖Q(X̂) − X̂‖² / ‖X̂‖² )
 //   weight_error_db      10·log10( ‖Q(Ŵ) − Ŵ‖² / ‖Ŵ‖² )
+//                        (roundings that need data of the whole network: to nearest)
 //   range_over_rms       mean over tokens of (max − min)/rms of X̂: what sets the step. 2√3 = 3.46
 //   for
 //                        a uniform token, 2 for a two-valued one

@@ -7,6 +7,7 @@
 #include "ruquant/learn/ops_grad.hpp"
 #include "ruquant/learn/straight_through.hpp"
 #include "ruquant/learn/tiled_product.hpp"
+#include "ruquant/learn/weight_rounding.hpp"
 
 namespace ruq {
 namespace {
@@ -21,6 +22,18 @@ void per_head(Matrix<S>& tensor, Index head_width, const Change& change) {
   tensor.resize(rows * (cols / head_width), head_width);
   change(tensor);
   tensor.resize(rows, cols);
+}
+
+// `map` acts on every head of the outputs of a weight [kv_heads·e, in], its rows.
+template <class S>
+void outputs_backward(const Transform<S>& map, Index head_width, const Matrix<S>& weight,
+                      Matrix<S>& gradient, TransformGradient& sum) {
+  Matrix<S> channels = weight.transpose();
+  channels.resize(channels.size() / head_width, head_width);
+  Matrix<S> by_channels = gradient.transpose();
+  per_head(by_channels, head_width,
+           [&](Matrix<S>& g) { transform_backward(map, std::move(channels), g, sum); });
+  gradient = by_channels.transpose();
 }
 
 }  // namespace
@@ -38,6 +51,7 @@ BlockGrad<S>::BlockGrad(const ModelConfig& config, const LayerWeights<S>& folded
     base_[at(linear)] = folded[linear].weight.template cast<double>();
     fixed[at(input_site(linear))].apply_dual(base_[at(linear)]);
   }
+  value_bias_ = folded[Linear::v_proj].bias.template cast<double>();
   install({});
 }
 
@@ -59,6 +73,7 @@ void BlockGrad<S>::install(BlockParameters parameters) {
   const std::vector<WeightTile> tiles = weight_tiles();
   parallel_for(std::ssize(tiles),
                [&](Index i) { install_tile(tiles[static_cast<std::size_t>(i)]); });
+  install_value_bias();
   clear_sums();
 }
 
@@ -96,14 +111,30 @@ void BlockGrad<S>::clear_sums() {
   }
 }
 
-// Rows of weights are transformed and rounded each on its own, in tiles of all linears at once.
+template <class S>
+bool BlockGrad<S>::maps_outputs(Linear linear) const {
+  return linear == Linear::v_proj && !parameters_.values.is_identity();
+}
+
+template <class S>
+void BlockGrad<S>::install_value_bias() {
+  if (value_bias_.size() == 0) return;
+  Matrix<double> bias = value_bias_.transpose();
+  per_head(bias, config_.head_width,
+           [&](Matrix<double>& heads) { parameters_.values.apply(heads); });
+  weights_[Linear::v_proj].bias = bias.row(0).transpose().template cast<S>();
+}
+
+// Rows of weights are transformed and rounded each on its own, in tiles of all linears at once. A
+// map of the outputs mixes rows: such a weight is one tile.
 template <class S>
 auto BlockGrad<S>::weight_tiles() const -> std::vector<WeightTile> {
   std::vector<WeightTile> tiles;
   for (const Linear linear : kLinears) {
     const Index rows = base_[at(linear)].rows();
-    for (Index begin = 0; begin < rows; begin += kRowTile) {
-      tiles.push_back({linear, begin, std::min(rows, begin + kRowTile)});
+    const Index tile = maps_outputs(linear) ? rows : kRowTile;
+    for (Index begin = 0; begin < rows; begin += tile) {
+      tiles.push_back({linear, begin, std::min(rows, begin + tile)});
     }
   }
   return tiles;
@@ -118,10 +149,16 @@ void BlockGrad<S>::install_tile(const WeightTile& tile) {
              [&](Matrix<double>& heads) { parameters_.values.apply_dual(heads); });
   }
   parameters_.online[at(input_site(tile.linear))].apply_dual(base);
+  if (maps_outputs(tile.linear)) {
+    Matrix<double> channels = base.transpose();
+    per_head(channels, config_.head_width,
+             [&](Matrix<double>& heads) { parameters_.values.apply(heads); });
+    base = channels.transpose();
+  }
   Matrix<S> weight = base.template cast<S>();
   unrounded_[at(tile.linear)].middleRows(tile.begin, rows) = weight;
   RowClips<S> storage;
-  round_rows(weight, quant_.weight, clips_of(tile, storage));
+  round_weight_rows(weight, quant_.weight, clips_of(tile, storage));
   weights_[tile.linear].weight.middleRows(tile.begin, rows) = weight;
 }
 
@@ -163,7 +200,6 @@ void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor, BlockRecord<S>* 
         query_.inverse_transpose().apply(rows);
         return round_rows(rows, quant_.keys);
       default:
-        values_.apply(rows);
         return round_rows(rows, quant_.values);
     }
   });
@@ -208,18 +244,14 @@ void BlockGrad<S>::head_backward(SiteKind kind, const Matrix<S>& before, Matrix<
   Matrix<S> rows = before;
   rows.resize(before.size() / e, e);
   per_head(gradient, e, [&](Matrix<S>& g) {
-    const Transform<S> dual = query_.inverse_transpose();
-    const Transform<S>& map = kind == SiteKind::queries ? query_
-                              : kind == SiteKind::keys  ? dual
-                                                        : values_;
+    if (kind == SiteKind::values) return round_rows_backward(rows, spec, g);
     Matrix<S> moved = rows;
-    map.apply(moved);
+    (kind == SiteKind::keys ? query_.inverse_transpose() : query_).apply(moved);
     round_rows_backward(moved, spec, g);
     if (kind == SiteKind::keys) {
       dual_backward(query_, std::move(rows), g, sums_.query_key);
     } else {
-      transform_backward(map, std::move(rows), g,
-                         kind == SiteKind::queries ? sums_.query_key : sums_.values);
+      transform_backward(query_, std::move(rows), g, sums_.query_key);
     }
   });
 }
@@ -320,13 +352,18 @@ auto BlockGrad<S>::tile_backward(const WeightTile& tile, BlockGradients& result,
   RowClips<S> storage;
   const RowClips<S>* clips = clips_of(tile, storage);
   RowClips<S> slope{Vector<S>::Zero(rows), Vector<S>::Zero(rows)};
-  round_rows_backward<S>(unrounded_[linear].middleRows(tile.begin, rows), quant_.weight, gradient,
-                         clips, &slope);
+  round_weight_rows_backward<S>(unrounded_[linear].middleRows(tile.begin, rows), quant_.weight,
+                                gradient, clips, &slope);
   if (clips != nullptr) {
     result.weight_clips[linear].low.segment(tile.begin, rows) = slope.low.template cast<double>();
     result.weight_clips[linear].high.segment(tile.begin, rows) = slope.high.template cast<double>();
   }
   const Matrix<S> base = base_[linear].middleRows(tile.begin, rows).template cast<S>();
+  if (maps_outputs(tile.linear)) {
+    Matrix<S> channels = base;
+    online_[site].apply_dual(channels);
+    outputs_backward(values_, e, channels, gradient, own.values);
+  }
   const bool has_values = tile.linear == Linear::o_proj && !values_.is_identity();
   Matrix<S> weight = base;
   if (has_values) per_head(weight, e, [&](Matrix<S>& heads) { values_.apply_dual(heads); });
@@ -342,6 +379,18 @@ auto BlockGrad<S>::tile_backward(const WeightTile& tile, BlockGradients& result,
     result.weights[linear].middleRows(tile.begin, rows) = gradient.template cast<double>();
   }
   return own;
+}
+
+template <class S>
+void BlockGrad<S>::value_bias_backward(const Vector<double>& gradient,
+                                       TransformGradient& sum) const {
+  if (value_bias_.size() == 0 || parameters_.values.is_identity()) return;
+  const Index e = config_.head_width;
+  Matrix<double> heads = value_bias_.transpose();
+  heads.resize(heads.size() / e, e);
+  Matrix<double> by_heads = gradient.transpose();
+  by_heads.resize(by_heads.size() / e, e);
+  transform_backward(parameters_.values, std::move(heads), by_heads, sum);
 }
 
 template <class S>
@@ -366,6 +415,7 @@ BlockGradients BlockGrad<S>::take_gradients(bool with_weights) {
     add_to(result.online[at(input_site(tiles[t].linear))], parts[t].online);
     add_to(result.values, parts[t].values);
   }
+  value_bias_backward(bias_sums_[at(Linear::v_proj)], result.values);
   clear_sums();
   return result;
 }

@@ -35,9 +35,9 @@ namespace ruq {
 struct BlockParameters {
   PerSite<Transform<double>> online;
   Transform<double> query_key;  ///< of width head_width; queries get T, keys its dual
-  /// Of every head of the values, before they are rounded; o_proj gets the dual. The same function
-  /// as folding it at attn_out (SitePlan::folded), which needs an identity as fixed transform
-  /// there.
+  /// Of every head of the values: acts on the outputs of v_proj, weight and bias, before they are
+  /// rounded; o_proj gets the dual. What folding it at attn_out (SitePlan::folded) does, which
+  /// needs an identity as fixed transform there.
   Transform<double> values;
   PerSite<std::optional<ClipPair>> activation_clips;
   PerLinear<std::optional<RowClips<double>>> weight_clips;  ///< [out] each
@@ -116,6 +116,9 @@ class BlockGrad {
   Matrix<S> projections_backward(const BlockRecord<S>& record, const Matrix<S>& dq,
                                  const Matrix<S>& dk, const Matrix<S>& dv);
   TileGradients tile_backward(const WeightTile& tile, BlockGradients& result, bool with_weights);
+  bool maps_outputs(Linear linear) const;
+  void install_value_bias();
+  void value_bias_backward(const Vector<double>& gradient, TransformGradient& sum) const;
 
   ModelConfig config_;
   QuantSettings quant_;
@@ -123,6 +126,7 @@ class BlockGrad {
   PerSite<Transform<double>> fixed_;
   PerSite<Transform<S>> fixed_cast_;
   PerLinear<Matrix<double>> base_;  // weights with the fixed duals
+  Vector<double> value_bias_;       // [kv_heads·e] or empty, before `values`
   LayerWeights<S> weights_;
   BlockParameters parameters_;
   PerSite<Transform<S>> online_, fixed_dual_;

@@ -17,8 +17,9 @@ void normalize_rows(Matrix<double>& x) {
   x.array().colwise() /= norms.array();
 }
 
-// Rows of x replaced by orthonormal ones: xᵀ = Q·R with a positive diagonal of R.
-void orthogonalize_rows(Matrix<double>& x) {
+}  // namespace
+
+void orthonormalize_rows(Matrix<double>& x) {
   const Eigen::HouseholderQR<Eigen::MatrixXd> qr(Eigen::MatrixXd(x.transpose()));
   Eigen::MatrixXd q = qr.householderQ() * Eigen::MatrixXd::Identity(x.cols(), x.rows());
   for (Index j = 0; j < x.rows(); ++j) {
@@ -26,8 +27,6 @@ void orthogonalize_rows(Matrix<double>& x) {
   }
   x = q.transpose();
 }
-
-}  // namespace
 
 double CayleySgd::step(Matrix<double>& x, const Matrix<double>& gradient, bool reorthogonalize) {
   if (x.rows() > x.cols() || gradient.rows() != x.rows() || gradient.cols() != x.cols()) {
@@ -39,7 +38,7 @@ double CayleySgd::step(Matrix<double>& x, const Matrix<double>& gradient, bool r
   }
   if (!gradient.allFinite()) fail("Cayley step: the gradient is not finite");
   normalize_rows(x);
-  if (reorthogonalize) orthogonalize_rows(x);
+  if (reorthogonalize) orthonormalize_rows(x);
   Matrix<double> v = -gradient.transpose();
   if (velocity_.size() > 0) v += options_.momentum * velocity_;
 

@@ -24,6 +24,9 @@ struct CayleyOptions {
   bool keep_momentum = false;
 };
 
+/// Rows of x [r,n] replaced by orthonormal ones: xᵀ = Q·R with a positive diagonal of R, x ← Qᵀ.
+void orthonormalize_rows(Matrix<double>& x);
+
 class CayleySgd {
  public:
   explicit CayleySgd(const CayleyOptions& options) : options_(options) {}

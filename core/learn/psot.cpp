@@ -139,7 +139,7 @@ OutlierTokens outlier_tokens(const std::vector<Matrix<double>>& samples,
     share = marked.share();
     if (change < options.settled && static_cast<double>(marked.in_any) < most) break;
   }
-  return {std::move(marked.mask), k};
+  return {std::move(marked.mask), k, mean, sigma};
 }
 
 }  // namespace ruq

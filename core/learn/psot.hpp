@@ -41,6 +41,7 @@ struct OutlierTokenOptions {
 struct OutlierTokens {
   std::vector<std::vector<bool>> mask;  ///< [sample][position]
   Index multiple = 0;                   ///< k
+  double mean = 0, deviation = 0;       ///< of all samples: mean and σ
 };
 
 /// Tokens that carry massive activations, in samples of equal shape [positions, h]. A token is

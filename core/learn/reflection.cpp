@@ -15,18 +15,6 @@ constexpr double kSharpness = 20;  // β·range of every row at the start
 
 double levels_minus_one(Index bits) { return static_cast<double>((Index{1} << bits) - 1); }
 
-// r(z), and on request r'(z) in `slope`.
-double smooth_range(const RowVector<double>& z, double beta, RowVector<double>* slope) {
-  const double top = z.maxCoeff();
-  const double bottom = z.minCoeff();
-  const RowVector<double> up = (beta * (z.array() - top)).exp();
-  const RowVector<double> down = (beta * (bottom - z.array())).exp();
-  const double up_sum = up.sum();
-  const double down_sum = down.sum();
-  if (slope != nullptr) *slope = up / up_sum - down / down_sum;
-  return top - bottom + (std::log(up_sum) + std::log(down_sum)) / beta;
-}
-
 class Cost final : public ceres::FirstOrderFunction {
  public:
   Cost(const SmoothRangeObjective& objective, Index dimension, Index& evaluations)
@@ -50,14 +38,29 @@ class Cost final : public ceres::FirstOrderFunction {
 
 }  // namespace
 
+double smooth_range(const RowVector<double>& z, double beta, RowVector<double>* slope) {
+  const double top = z.maxCoeff();
+  const double bottom = z.minCoeff();
+  const RowVector<double> up = (beta * (z.array() - top)).exp();
+  const RowVector<double> down = (beta * (bottom - z.array())).exp();
+  const double up_sum = up.sum();
+  const double down_sum = down.sum();
+  if (slope != nullptr) *slope = up / up_sum - down / down_sum;
+  return top - bottom + (std::log(up_sum) + std::log(down_sum)) / beta;
+}
+
+double range_sharpness(const RowVector<double>& z) {
+  const double range = z.maxCoeff() - z.minCoeff();
+  return range > 0 ? kSharpness / range : kSharpness;
+}
+
 SmoothRangeObjective::Term SmoothRangeObjective::term(const Matrix<double>& rows, double weight,
                                                       const Vector<double>& start) {
   Term result{&rows, weight, Vector<double>(rows.rows())};
   for (Index r = 0; r < rows.rows(); ++r) {
     const RowVector<double> z =
         rows.row(r) - 2 * rows.row(r).dot(start.transpose()) * start.transpose();
-    const double range = z.maxCoeff() - z.minCoeff();
-    result.sharpness(r) = range > 0 ? kSharpness / range : kSharpness;
+    result.sharpness(r) = range_sharpness(z);
   }
   return result;
 }

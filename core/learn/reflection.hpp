@@ -39,6 +39,11 @@ struct ReflectionFit {
   ReflectionReport report;
 };
 
+/// r(z) of a row at sharpness β, and on request r'(z) in `slope`.
+double smooth_range(const RowVector<double>& z, double beta, RowVector<double>* slope);
+/// The β of a row: 20 / (max z − min z).
+double range_sharpness(const RowVector<double>& z);
+
 /// J and its gradient with respect to v, extended off the sphere by the formula above. [d] is
 /// the width of y and w.
 class SmoothRangeObjective {

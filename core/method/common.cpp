@@ -105,6 +105,15 @@ void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& o
   if (options.rotation == "hadamard") rotate_queries_and_keys(config, config.head_width, plan);
 }
 
+void bind_windows(Fields& fields, LearningWindows& windows, const std::string& prefix) {
+  fields.add(prefix + "windows", windows.train, {.min = 1, .max = 4096},
+             "sequences that the method learns from");
+  fields.add(prefix + "held_out", windows.held_out, {.min = 0, .max = 4096},
+             "sequences that judge what was learned");
+  fields.add(prefix + "window_tokens", windows.tokens, {.min = 2, .max = 1 << 20},
+             "tokens of one of them");
+}
+
 Matrix<double> haar_orthogonal(Index n, Draws& draws) {
   const Eigen::MatrixXd gauss = draws.normal(n, n);
   const Eigen::HouseholderQR<Eigen::MatrixXd> qr(gauss);
@@ -129,6 +138,29 @@ Transform<double> randomized_hadamard(Index width, Stream& stream, const std::st
   return rotation;
 }
 
+template <class S>
+Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site) {
+  return session.norm_gain(site.layer, site.kind)
+      .template cast<double>()
+      .unaryExpr([](double gain) { return gain == 0 ? 1.0 : 1 / gain; });
+}
+
+template <class S>
+Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan, const Site& site) {
+  const auto linears = linears_of(site.kind);
+  Index rows = 0;
+  for (const Linear linear : linears) rows += session.weight(site.layer, linear).rows();
+  Matrix<double> all(rows, session.config().site_width(site.kind));
+  Index at = 0;
+  for (const Linear linear : linears) {
+    const Matrix<S>& weight = session.weight(site.layer, linear);
+    all.middleRows(at, weight.rows()) = weight.template cast<double>();
+    at += weight.rows();
+  }
+  site_transform(plan, session.config(), site).apply_dual(all);
+  return all;
+}
+
 void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
   for (const Linear linear : kLinears) {
     const Index width = config.in_width(linear);
@@ -151,7 +183,12 @@ void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
 
 template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<float>&, double);
 template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<double>&, double);
-template void smooth(CalibrationSession<float>&, const SmoothingOptions&, Plan&);
-template void smooth(CalibrationSession<double>&, const SmoothingOptions&, Plan&);
+#define RUQ_INSTANTIATE(S)                                                      \
+  template void smooth(CalibrationSession<S>&, const SmoothingOptions&, Plan&); \
+  template Vector<double> fused_gain(CalibrationSession<S>&, const Site&);      \
+  template Matrix<double> stacked_weights(CalibrationSession<S>&, const Plan&, const Site&);
+RUQ_INSTANTIATE(float)
+RUQ_INSTANTIATE(double)
+#undef RUQ_INSTANTIATE
 
 }  // namespace ruq

@@ -43,6 +43,9 @@ struct QueryKeyOptions {
 void bind(Fields& fields, QueryKeyOptions& options);
 void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& options, Plan& plan);
 
+/// Fields "<prefix>windows", "<prefix>held_out", "<prefix>window_tokens" of a method that learns.
+void bind_windows(Fields& fields, LearningWindows& windows, const std::string& prefix);
+
 /// A Haar-distributed orthogonal matrix: QR of a Gaussian, signs fixed.
 Matrix<double> haar_orthogonal(Index n, Draws& draws);
 
@@ -50,6 +53,15 @@ Matrix<double> haar_orthogonal(Index n, Draws& draws);
 /// Haar orthogonal matrix takes its place and the plan says so.
 Transform<double> randomized_hadamard(Index width, Stream& stream, const std::string& where,
                                       Plan& plan);
+
+/// 1/γ of the norm behind attn_in or mlp_in, so that the gain moves into the weights. A zero gain
+/// stays; fuse.cpp empties its weight column.
+template <class S>
+Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site);
+
+/// All weight rows that a site feeds [out, width], in the basis that the plan has reached.
+template <class S>
+Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan, const Site& site);
 
 /// Error if any quantizer of `quant` does not fit the model's shapes.
 void check_quantizers(const ModelConfig& config, const QuantSettings& quant);

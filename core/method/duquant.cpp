@@ -10,6 +10,11 @@ namespace {
 class DuQuant final : public MethodBase<DuQuant> {
  public:
   void bind(Fields& fields) override {
+    fields.add_preset(
+        "lwc", options_.lwc, {"false", "true"},
+        "DuQuant+LWC: learn clip factors of weight rows in place of the clip ratio; "
+        "sets smoothing to 0.5, or 0.6 without",
+        [this](const std::string& lwc) { options_.smoothing.alpha = lwc == "true" ? 0.5 : 0.6; });
     ruq::bind(fields, options_.smoothing);
     fields.add("block_size", options_.block_size, {.min = 2}, "B: channels of one block");
     fields.add("ragged", options_.ragged, "allow a narrower last block");
@@ -20,8 +25,10 @@ class DuQuant final : public MethodBase<DuQuant> {
     ruq::bind(fields, options_.blocks);
     fields.add_choice("calibration", options_.calibration, {"mean", "samples", "float"},
                       "mean sequence or samples through the quantized prefix, or float samples");
+    ruq::bind(fields, options_.clipping);
   }
   bool is_random() const override { return true; }
+  bool needs_model() const override { return options_.lwc == "true"; }
 
   void check(const ModelConfig& config, const QuantSettings& quant) const override {
     MethodBase::check(config, quant);
@@ -44,6 +51,7 @@ class DuQuant final : public MethodBase<DuQuant> {
                    online = online.then(duquant_site<S>(
                        y, options_, [&](Index n) { return random_orthogonal_factor(n, draws); }));
                  });
+    if (options_.lwc == "true") learn_weight_clips(session, options_.clipping, plan);
     return plan;
   }
 

@@ -1,11 +1,14 @@
 // DuQuant (arXiv 2406.01721): a greedily searched block rotation, zigzag, and a second one, at
 // every linear site (specification §2.1); same smoothing, calibration, attention operands and
-// sharing as RUQuant.
+// sharing as RUQuant. DuQuant+LWC learns clip factors of weight rows once all rotations are there
+// (learn/weight_clipping.hpp), where the published code does both block by block: there a rotation
+// is calibrated behind blocks that are clipped already.
 #pragma once
 
 #include <functional>
 #include <string>
 
+#include "ruquant/learn/weight_clipping.hpp"
 #include "ruquant/method/block_rotation.hpp"
 #include "ruquant/method/common.hpp"
 
@@ -19,6 +22,8 @@ struct DuquantOptions {
   std::string index = "row";  ///< which coordinate a step swaps to the front: row, channel
   BlockRotationOptions blocks;
   std::string calibration = "mean";  ///< mean, samples, float
+  std::string lwc = "false";         ///< true: learn the clip factors of weights
+  WeightClippingOptions clipping{};
 };
 
 /// An orthogonal factor C' [n,n] whenever a search asks for one, n = B − 1.

@@ -16,6 +16,7 @@ const std::vector<Entry>& entries() {
   static const std::vector<Entry> all = {
       {{"rtn", "round to nearest, no transform", 1}, make_rtn},
       {{"smoothquant", "per-channel scales (arXiv 2211.10438)", 1}, make_smoothquant},
+      {{"omniquant", "scales and learned weight clipping (arXiv 2308.13137)", 1}, make_omniquant},
       {{"hadamard", "randomized Hadamard over the whole width of every site", 1}, make_hadamard},
       {{"householder", "one block map of reflections towards uniform targets", 1},
        make_householder},
@@ -26,7 +27,13 @@ const std::vector<Entry>& entries() {
       {{"singlequant", "closed-form Givens rotations, alignment and uniformity (arXiv 2511.22316)",
         1},
        make_singlequant},
+      {{"learned_rotation", "one block map a site by Cayley SGD, to compare objectives", 1},
+       make_learned_rotation},
+      {{"infoquant", "peak-suppressing rotations learned site by site (arXiv 2605.26175)", 1},
+       make_infoquant},
       {{"duquant", "searched block rotations and zigzag (arXiv 2406.01721)", 1}, make_duquant},
+      {{"flatquant", "learned Kronecker maps, scales and clips (arXiv 2410.09426)", 1},
+       make_flatquant},
       {{"ruquant",
         "block maps towards uniform targets, zigzag, global reflection "
         "(arXiv 2604.04013)",

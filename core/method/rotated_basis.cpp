@@ -5,13 +5,6 @@
 
 namespace ruq {
 
-template <class S>
-Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site) {
-  return session.norm_gain(site.layer, site.kind)
-      .template cast<double>()
-      .unaryExpr([](double gain) { return gain == 0 ? 1.0 : 1 / gain; });
-}
-
 Transform<double> head_rotation(Index head_width, const Stream& stream, Plan& plan) {
   Transform<double> rotation(head_width);
   if (hadamard_exists(head_width)) {
@@ -47,8 +40,5 @@ Transform<double> hidden_rotation(Index mlp_width, const Stream& stream, Plan& p
   rotation.append(HadamardStep{mlp_width});
   return rotation;
 }
-
-template Vector<double> fused_gain(CalibrationSession<float>&, const Site&);
-template Vector<double> fused_gain(CalibrationSession<double>&, const Site&);
 
 }  // namespace ruq

@@ -6,11 +6,6 @@
 
 namespace ruq {
 
-/// 1/γ of the norm before a site, the scale that fuses the gain into the weights; one where γ is
-/// zero (fuse.cpp empties that column of the weights).
-template <class S>
-Vector<double> fused_gain(CalibrationSession<S>& session, const Site& site);
-
 /// Ĥ_e of one head; where no Hadamard matrix exists a random orthogonal matrix from the stream's
 /// child "head", and the plan says so.
 Transform<double> head_rotation(Index head_width, const Stream& stream, Plan& plan);

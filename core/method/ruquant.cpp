@@ -38,43 +38,83 @@ Matrix<double> hadamard_map(Matrix<S>& samples, Draws& draws) {
   return rotation.to_matrix(width);
 }
 
-// All weight rows that a site feeds, in the basis that the plan has reached.
-template <class S>
-Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan, const Site& site) {
-  const auto linears = linears_of(site.kind);
-  Index rows = 0;
-  for (const Linear linear : linears) rows += session.weight(site.layer, linear).rows();
-  Matrix<double> all(rows, session.config().site_width(site.kind));
-  Index at = 0;
-  for (const Linear linear : linears) {
-    const Matrix<S>& weight = session.weight(site.layer, linear);
-    all.middleRows(at, weight.rows()) = weight.template cast<double>();
-    at += weight.rows();
-  }
-  site_transform(plan, session.config(), site).apply_dual(all);
-  return all;
-}
-
 // Stage 2 on one site: the reflection that the smooth objective of §1.14 prefers.
 template <class S>
 Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>& tensor,
                                    const RuquantOptions& options, CalibrationSession<S>& session,
-                                   const Plan& plan, const Site& site) {
-  const Index tokens = std::min(options.reflection_tokens, tensor.rows());
-  Matrix<double> y(tokens, tensor.cols());
+                                   Plan& plan, const Site& site) {
+  // Every second row of those that are looked at judges and does not teach.
+  const Index tokens = std::min(options.reflection_tokens, (tensor.rows() + 1) / 2);
+  Matrix<double> y(tokens, tensor.cols()), others(tokens, tensor.cols());
   for (Index i = 0; i < tokens; ++i) {
     y.row(i) = tensor.row(i * tensor.rows() / tokens).template cast<double>();
+    others.row(i) = tensor.row((2 * i + 1) * tensor.rows() / (2 * tokens)).template cast<double>();
   }
   const ReflectionOptions fit{.max_iterations = options.reflection_iterations,
                               .activation_bits = plan.quant.activation.bits,
                               .weight_bits = plan.quant.weight.bits};
-  const ReflectionFit result =
-      optimize_reflection(y, stacked_weights(session, plan, site),
-                          raised_to_floor(omega, options.omega_floor).normalized(), fit);
-  logger().debug("{}: reflection cost {:.6g} -> {:.6g} in {} iterations, {} evaluations: {}",
-                 to_string(site), result.report.initial_cost, result.report.final_cost,
-                 result.report.iterations, result.report.evaluations, result.report.termination);
+  const Matrix<double> weights = stacked_weights(session, plan, site);
+  const Vector<double> start = raised_to_floor(omega, options.omega_floor).normalized();
+  const ReflectionFit result = optimize_reflection(y, weights, start, fit);
+  const SmoothRangeObjective judge(others, weights, start, fit);
+  plan.learning.push_back({.where = to_string(site),
+                           .optimizer = "lbfgs",
+                           .objective = "smooth range",
+                           .initial_loss = result.report.initial_cost,
+                           .final_loss = result.report.final_cost,
+                           .held_out_initial = judge.evaluate(start, nullptr),
+                           .held_out_final = judge.evaluate(result.v, nullptr),
+                           .steps = result.report.iterations,
+                           .evaluations = result.report.evaluations,
+                           .tokens = result.report.evaluations * tokens,
+                           .termination = result.report.termination});
   return result.v;
+}
+
+// Stage 2 on whole blocks: the four reflections of each move until its quantized output is near the
+// float one's. Stage 1 is done by then: the published calibration sequence passes each block as it
+// was before tuning, so tuning a block changes nothing that a later one is built from.
+template <class S>
+void finetune(const RuquantOptions& options, CalibrationSession<S>& session,
+              const SiteDirections& directions, Plan& plan) {
+  const ModelConfig& config = session.config();
+  const auto tune = [&](const BlockView<S>& block, Plan& here) {
+    const auto layer = static_cast<std::size_t>(block.layer);
+    LayerWeights<S> folded = block.weights;
+    fold_layer(here, config, block.layer, folded);
+    const OutputSamples<S> train{block.train.quantized_input, block.train.target,
+                                 block.train.length};
+    const OutputSamples<S> judge{block.held_out.quantized_input, block.held_out.target,
+                                 block.held_out.length};
+    const auto error = [&](const Directions& omega) {
+      ReflectionObjective<S> objective(config, folded, here.layers[layer], here.quant);
+      return objective.evaluate(omega, judge);
+    };
+    LearningRecord record{.where = fmt::format("layers.{}", block.layer),
+                          .optimizer = options.finetune.optimizer,
+                          .objective = "block output"};
+    if (judge.input.rows() > 0) record.held_out_initial = error(directions[layer]);
+    FineTuneReport report =
+        fine_tune_reflections(config, folded, here.quant, train, options.finetune,
+                              here.layers[layer], &directions[layer]);
+    if (judge.input.rows() > 0) {
+      record.held_out_final =
+          error(ReflectionObjective<S>(config, folded, here.layers[layer], here.quant).start());
+    }
+    record.losses = std::move(report.losses);
+    record.initial_loss = report.initial_loss;
+    record.final_loss = report.final_loss;
+    record.steps = report.iterations;
+    record.evaluations = report.evaluations;
+    const Index windows = options.finetune.optimizer == "lbfgs" ? train.windows() : 1;
+    record.tokens = report.evaluations * windows * train.length;
+    record.termination = std::move(report.termination);
+    logger().info("{}: block error {:.4g} -> {:.4g}, held out {:.4g} -> {:.4g}", record.where,
+                  record.initial_loss, record.final_loss, record.held_out_initial.value_or(0),
+                  record.held_out_final.value_or(0));
+    here.learning.push_back(std::move(record));
+  };
+  session.walk_blocks(options.finetune_windows, plan, tune);
 }
 
 }  // namespace
@@ -105,9 +145,9 @@ SiteRotation<S> ruquant_site(Matrix<S>& tensor, const RuquantOptions& options, D
 
 template <class S>
 SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession<S>& session,
-                               SiteDraws draws) {
-  return [&options, &session, draws = std::move(draws)](const Site& site, const Matrix<S>& tensor,
-                                                        Plan& plan) {
+                               SiteDraws draws, SiteDirections* directions) {
+  return [&options, &session, draws = std::move(draws), directions](
+             const Site& site, const Matrix<S>& tensor, Plan& plan) {
     Transform<double>& online = plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
     Matrix<S> y = tensor;
     online.cast<S>().apply(y);  // smoothing that could not be folded comes first
@@ -127,6 +167,10 @@ SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession
       direction = optimized_direction(direction, y, options, session, plan, site);
     }
     if (direction.size() == 0) return;
+    if (directions != nullptr) {
+      (*directions)[static_cast<std::size_t>(site.layer)][static_cast<std::size_t>(site.kind)] =
+          direction;
+    }
     online.append(Reflection<double>{direction / std::max(direction.norm(), 1e-12)});
   };
 }
@@ -134,6 +178,13 @@ SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession
 void Ruquant::apply_preset(const std::string& name) {
   options_.givens = name == "official" ? "code" : "mapped";
   options_.omega_floor = name == "official" ? 0.01 : 0;
+}
+
+void Ruquant::apply_schedule(const std::string& name) {
+  const bool paper = name == "paper";
+  options_.finetune_windows = {
+      .train = paper ? 128 : 8, .held_out = paper ? 4 : 2, .tokens = paper ? 2048 : 256};
+  options_.finetune.epochs = paper ? 20 : 3;
 }
 
 void Ruquant::bind(Fields& fields) {
@@ -154,9 +205,10 @@ void Ruquant::bind(Fields& fields) {
   fields.add_choice("target", options_.target, {"u01", "u11"}, "Q2: targets on [0,1) or [-1,1)");
   fields.add_choice("pick", options_.pick, {"maxabs"}, "Q3: the sample mapped at each step");
   ruq::bind(fields, options_.blocks);
-  fields.add_choice("global_reflection", options_.global_reflection, {"none", "init", "optimized"},
-                    "Q6: the reflection of the whole site: none, towards a drawn target, or that "
-                    "optimized on the sphere");
+  fields.add_choice("global_reflection", options_.global_reflection,
+                    {"none", "init", "optimized", "finetuned"},
+                    "Q6: the reflection of the whole site: none, towards a drawn target, optimized "
+                    "on the sphere, or tuned on the block's output");
   fields.add_choice("calibration", options_.calibration, {"mean", "samples", "float"},
                     "Q7: mean sequence or samples through the quantized prefix, or float samples");
   fields.add("omega_floor", options_.omega_floor, {.min = 0, .max = 1},
@@ -165,10 +217,29 @@ void Ruquant::bind(Fields& fields) {
              "L-BFGS iterations of the optimized reflection");
   fields.add("reflection_tokens", options_.reflection_tokens, {.min = 1},
              "tokens that the optimized reflection sees");
+  fields.add_preset("schedule", options_.schedule, {"short", "paper"},
+                    "how long reflections are tuned on the block's output",
+                    [this](const std::string& name) { apply_schedule(name); });
+  bind_windows(fields, options_.finetune_windows, "finetune_");
+  fields.add_choice("finetune_optimizer", options_.finetune.optimizer, {"adamw", "lbfgs"},
+                    "the published recipe, or L-BFGS on the spheres");
+  fields.add("finetune_epochs", options_.finetune.epochs, {.min = 0, .max = 10000},
+             "adamw: passes over the training windows, one a step");
+  fields.add("finetune_learning_rate", options_.finetune.adamw.learning_rate, {.min = 0, .max = 10},
+             "adamw: constant rate");
+  fields.add("finetune_iterations", options_.finetune.max_iterations, {.min = 1, .max = 10000},
+             "lbfgs: iterations over all windows");
 }
 
 void Ruquant::check(const ModelConfig& config, const QuantSettings& quant) const {
   MethodBase::check(config, quant);
+  const bool nothing = !quant.weight.rounds() && !quant.activation.rounds();
+  if (options_.global_reflection == "finetuned" && nothing) {
+    fail(
+        "method.global_reflection: found finetuned at {}, expected weights or activations of "
+        "less than 16 bits: there is no error to tune against",
+        to_string(quant.widths()));
+  }
   check_block_size(config, options_.block_size, options_.ragged);
 }
 
@@ -184,8 +255,14 @@ Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
     current = std::make_unique<Stream>(stream.child(to_string(site)));
     return *current;
   };
+  SiteDirections directions(plan.layers.size());
   session.walk(calibration_stream(options.calibration), plan,
-               ruquant_visitor(options, session, draws));
+               ruquant_visitor(options, session, draws, &directions));
+  if (options.global_reflection == "finetuned") {
+    RuquantOptions tuned = options;
+    tuned.finetune.omega_floor = options.omega_floor;
+    finetune(tuned, session, directions, plan);
+  }
   return plan;
 }
 
@@ -208,8 +285,8 @@ template Plan ruquant_plan(const std::string&, const RuquantOptions&, Calibratio
 template SiteRotation<float> ruquant_site(Matrix<float>&, const RuquantOptions&, Draws&);
 template SiteRotation<double> ruquant_site(Matrix<double>&, const RuquantOptions&, Draws&);
 template SiteVisitor<float> ruquant_visitor(const RuquantOptions&, CalibrationSession<float>&,
-                                            SiteDraws);
+                                            SiteDraws, SiteDirections*);
 template SiteVisitor<double> ruquant_visitor(const RuquantOptions&, CalibrationSession<double>&,
-                                             SiteDraws);
+                                             SiteDraws, SiteDirections*);
 
 }  // namespace ruq

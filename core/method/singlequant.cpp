@@ -5,10 +5,12 @@
 // No official code was found. Confirmed of the paper are the two rotations and that they are Givens
 // products; the angle of ART and the online Kronecker form are reported by others. Which planes are
 // turned, the token that represents a site, the ramp that URT aims at, and all of what is done with
-// several tokens is derived here, and the plan says so.
+// several tokens or with massive tokens apart is derived here, and the plan says so. For ablations
+// `art` and `urt` switch the rotations, and `art_tokens` says which outliers ART sees.
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/method/block_rotation.hpp"
@@ -40,6 +42,8 @@ struct SingleQuantOptions {
   Index procrustes_steps = 5;
   Index fit_tokens = 256;
   bool mean_to_ones = false;
+  std::string art_tokens = "all";
+  double massive_ratio = 5;
   std::string calibration = "float";
 };
 
@@ -57,6 +61,11 @@ void bind_layout(Fields& fields, SingleQuantOptions& o) {
 void bind_fit(Fields& fields, SingleQuantOptions& o) {
   fields.add("art", o.art, "the alignment rotation");
   fields.add("urt", o.urt, "the uniformity rotation, after it");
+  fields.add_choice("art_tokens", o.art_tokens, {"all", "massive", "ordinary"},
+                    "tokens that ART is fitted to: all, those with massive entries or the others; "
+                    "URT then follows as a second step, fitted to all (ours)");
+  fields.add("massive_ratio", o.massive_ratio, {.min = 1, .max = 1e6},
+             "a token is massive when its peak is this many times the median peak of the site");
   fields.add_choice("fit", o.fit, {"token", "tokens"},
                     "from one representative vector, or from several tokens by quartimax sweeps "
                     "(ART) and Procrustes steps to ramps (URT)");
@@ -84,6 +93,11 @@ void note_derived(const SingleQuantOptions& o, Plan& plan) {
                            ? "ART of several tokens: quartimax turns are derived, not the paper's"
                            : "ART: the angle is reported of the paper; planes and representative "
                              "are derived");
+  }
+  if (o.art && o.art_tokens != "all") {
+    plan.note_fallback(
+        fmt::format("ART of {} tokens: the split at {} times the median peak is derived",
+                    o.art_tokens, o.massive_ratio));
   }
   if (o.urt && several) {
     plan.note_fallback("URT of several tokens: Procrustes steps to ramps are derived");
@@ -203,6 +217,43 @@ Transform<double> kronecker_site(const Matrix<double>& tensor, const SingleQuant
   return transform;
 }
 
+Transform<double> fitted(const Matrix<double>& tensor, const SingleQuantOptions& o) {
+  return o.layout == "kronecker" ? kronecker_site(tensor, o) : block_site(tensor, o);
+}
+
+// The rows of massive or of ordinary tokens; nothing where there are none.
+Matrix<double> rows_of_art(const Matrix<double>& tensor, const SingleQuantOptions& o) {
+  const Vector<double> peaks = tensor.cwiseAbs().rowwise().maxCoeff();
+  std::vector<double> sorted(peaks.begin(), peaks.end());
+  const auto middle = sorted.begin() + std::ssize(sorted) / 2;
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  const double limit = o.massive_ratio * *middle;
+  Matrix<double> chosen(tensor.rows(), tensor.cols());
+  Index count = 0;
+  for (Index t = 0; t < tensor.rows(); ++t) {
+    if ((peaks(t) > limit) == (o.art_tokens == "massive")) chosen.row(count++) = tensor.row(t);
+  }
+  return chosen.topRows(count);
+}
+
+// ART of some of the tokens, then URT of all.
+Transform<double> fitted_apart(Matrix<double> tensor, const Site& site,
+                               const SingleQuantOptions& options, Plan& plan) {
+  SingleQuantOptions part = options;
+  part.urt = false;
+  const Matrix<double> rows = rows_of_art(tensor, options);
+  if (rows.rows() == 0) {
+    plan.note_fallback(
+        fmt::format("{}: no {} tokens, ART of all", to_string(site), options.art_tokens));
+  }
+  const Transform<double> alignment = fitted(rows.rows() > 0 ? rows : tensor, part);
+  if (!options.urt) return alignment;
+  alignment.apply(tensor);
+  part.art = false;
+  part.urt = true;
+  return alignment.then(fitted(tensor, part));
+}
+
 void note_sizes(const Site& site, Index width, Plan& plan) {
   if (has_flatquant_sizes(width)) return;
   const KroneckerSizes sizes = flatquant_sizes(width);
@@ -236,9 +287,7 @@ class SingleQuant final : public MethodBase<SingleQuant> {
     session.walk(calibration_stream(options_.calibration), plan,
                  [&](const Site& site, const Matrix<S>& tensor, Plan& drawn) {
                    if (options_.layout == "kronecker") note_sizes(site, tensor.cols(), drawn);
-                   rotate_site(
-                       tensor.template cast<double>(),
-                       drawn.layers[static_cast<std::size_t>(site.layer)][site.kind].online);
+                   rotate_site(site, tensor.template cast<double>(), drawn);
                  });
     return plan;
   }
@@ -246,10 +295,12 @@ class SingleQuant final : public MethodBase<SingleQuant> {
  private:
   // Appends the rotation of a site to what already runs online there (smoothing that was not
   // folded).
-  void rotate_site(Matrix<double> y, Transform<double>& online) const {
+  void rotate_site(const Site& site, Matrix<double> y, Plan& plan) const {
+    Transform<double>& online = plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
     online.apply(y);
+    const bool apart = options_.art && options_.art_tokens != "all";
     const Transform<double> rotation =
-        options_.layout == "kronecker" ? kronecker_site(y, options_) : block_site(y, options_);
+        apart ? fitted_apart(y, site, options_, plan) : fitted(y, options_);
     online = online.then(rotation);
     if (!options_.mean_to_ones) return;
     Matrix<double> mean = y.colwise().mean();

@@ -6,6 +6,7 @@
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/rng.hpp"
+#include "ruquant/quant/code_levels.hpp"
 
 namespace ruq {
 namespace {
@@ -192,9 +193,25 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
   }
 }
 
+template <class S>
+void fit_activation_levels(CalibrationSession<S>& session, Plan& plan) {
+  const QuantSettings& quant = plan.quant;
+  if (quant.activation_levels == "midpoint" || !quant.activation.rounds()) return;
+  const SiteVisitor<S> fit = [](const Site& site, const Matrix<S>& tensor, Plan& here) {
+    SitePlan& planned = here.layers[static_cast<std::size_t>(site.layer)][site.kind];
+    Matrix<S> rows = tensor;
+    planned.online.template cast<S>().apply(rows);
+    LevelFit sums(here.quant.activation, planned.clips);
+    sums.add(rows);
+    planned.levels = fitted_levels(sums, here.quant.activation_levels);
+  };
+  session.walk(CalibrationStream::samples_prefix, plan, fit);
+}
+
 #define RUQ_INSTANTIATE(S)                                                                 \
   template void walk_layer(const ModelConfig&, LayerWeights<S>, Index, Index, bool, Plan&, \
                            const SiteVisitor<S>&, Matrix<S>&);                             \
+  template void fit_activation_levels(CalibrationSession<S>&, Plan&);                      \
   template class CalibrationSession<S>;                                                    \
   template class ModelSession<S>;
 RUQ_INSTANTIATE(float)

@@ -62,6 +62,8 @@ class CalibrationSession {
   /// The gain of the norm that produces attn_in or mlp_in.
   virtual const Vector<S>& norm_gain(Index layer, SiteKind kind) const = 0;
   virtual const ChannelMaxima& channel_maxima() = 0;
+  /// Rows of a walked tensor that belong to one sequence; 0 where rows are single tokens.
+  virtual Index window_tokens() const { return 0; }
   /// Visits every linear site in order. A session over a dump walks the stream it holds.
   virtual void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) = 0;
 
@@ -97,6 +99,7 @@ class ModelSession final : public CalibrationSession<S> {
   const Matrix<S>& weight(Index layer, Linear linear) const override;
   const Vector<S>& norm_gain(Index layer, SiteKind kind) const override;
   const ChannelMaxima& channel_maxima() override;
+  Index window_tokens() const override { return options_.window_tokens; }
   void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) override;
   const Model<S>& model() const override { return model_; }
   std::vector<std::int32_t> windows(Index windows, Index tokens,
@@ -115,6 +118,12 @@ class ModelSession final : public CalibrationSession<S> {
   CalibrationOptions options_;
   ChannelMaxima maxima_;
 };
+
+/// Fits the levels of every linear site of the session that plan.quant.activation_levels asks for,
+/// on samples through the network quantized so far (on a dump: on its rows). Nothing for
+/// "midpoint", and at 16 bits.
+template <class S>
+void fit_activation_levels(CalibrationSession<S>& session, Plan& plan);
 
 /// The walk itself, for tests and for sessions: runs block after block over `x` [windows·length,
 /// h]; at every linear site calls `visit`, installs the site's weights and lets the quantized

@@ -59,14 +59,15 @@ Vector<double> rope_frequencies(const ModelConfig& config) {
 // Normalises every head by its own RMS (Qwen3), then rotates the plane (i, i + e/2) of every head
 // by the angle of the token's position.
 template <class S>
-void norm_and_rotate(const RopeTable<S>& table, Index length, Index head_width,
-                     const Vector<S>& gain, double epsilon, Matrix<S>& x) {
+void norm_and_rotate(const RopeTable<S>& table, const std::vector<Index>& positions,
+                     Index head_width, const Vector<S>& gain, double epsilon, Matrix<S>& x) {
   const Index half = head_width / 2;
   parallel_rows(x.rows(), kGrain, [&](Index begin, Index end) {
     RowVector<S> low(half);
     for (Index r = begin; r < end; ++r) {
-      const auto cosine = table.cosine.row(r % length).array();
-      const auto sine = table.sine.row(r % length).array();
+      const Index position = positions[static_cast<std::size_t>(r)];
+      const auto cosine = table.cosine.row(position).array();
+      const auto sine = table.sine.row(position).array();
       for (Index c = 0; c < x.cols(); c += head_width) {
         auto head = x.row(r).segment(c, head_width);
         if (gain.size() > 0) {
@@ -97,37 +98,70 @@ void causal_softmax(Index first, S scale, MatrixView<S> scores) {
   }
 }
 
-// One head of one window: out [length, e] from q, k, v of the same rows.
+// One head of one segment: out [rows, e] from q of its rows and k, v of its prefix and its rows.
 template <class S>
 void attend(const ConstMatrixView<S>& q, const ConstMatrixView<S>& k, const ConstMatrixView<S>& v,
             MatrixView<S> out) {
   const S scale = S(1) / std::sqrt(static_cast<S>(q.cols()));
-  Matrix<S> buffer(std::min(kQueryTile, q.rows()), q.rows());
+  const Index prefix = k.rows() - q.rows();
+  Matrix<S> buffer(std::min(kQueryTile, q.rows()), k.rows());
   for (Index begin = 0; begin < q.rows(); begin += kQueryTile) {
     const Index rows = std::min(kQueryTile, q.rows() - begin);
-    const Index keys = begin + rows;
+    const Index keys = prefix + begin + rows;
     MatrixView<S> scores = buffer.topLeftCorner(rows, keys);
     product_transposed_into<S>(q.middleRows(begin, rows), k.topRows(keys), scores);
-    causal_softmax<S>(begin, scale, scores);
+    causal_softmax<S>(prefix + begin, scale, scores);
     product_into<S>(scores, v.topRows(keys), out.middleRows(begin, rows));
   }
 }
 
+// Columns [first, first + e) of a segment's prefix and its own rows, under each other.
 template <class S>
-Matrix<S> attention(const ModelConfig& config, Index length, const Matrix<S>& q, const Matrix<S>& k,
-                    const Matrix<S>& v) {
-  const Index windows = q.rows() / length;
+Matrix<S> with_prefix(const Segment& segment, const Matrix<S>& x, Index first, Index e) {
+  Matrix<S> rows(segment.prefix_rows + segment.rows, e);
+  rows << x.block(segment.prefix_begin, first, segment.prefix_rows, e),
+      x.block(segment.begin, first, segment.rows, e);
+  return rows;
+}
+
+template <class S>
+Matrix<S> attention(const ModelConfig& config, const Layout& layout, const Matrix<S>& q,
+                    const Matrix<S>& k, const Matrix<S>& v) {
   const Index group = config.heads / config.kv_heads;
   const Index e = config.head_width;
   Matrix<S> out(q.rows(), q.cols());
-  parallel_for(windows * config.heads, [&](Index task) {
-    const Index row = task / config.heads * length;
+  parallel_for(std::ssize(layout) * config.heads, [&](Index task) {
+    const Segment& segment = layout[static_cast<std::size_t>(task / config.heads)];
+    if (segment.rows == 0) return;
     const Index head = task % config.heads;
     const Index shared = head / group * e;
-    attend<S>(q.block(row, head * e, length, e), k.block(row, shared, length, e),
-              v.block(row, shared, length, e), out.block(row, head * e, length, e));
+    const auto queries = q.block(segment.begin, head * e, segment.rows, e);
+    const auto result = out.block(segment.begin, head * e, segment.rows, e);
+    if (segment.prefix_rows == 0) {
+      attend<S>(queries, k.block(segment.begin, shared, segment.rows, e),
+                v.block(segment.begin, shared, segment.rows, e), result);
+    } else {
+      attend<S>(queries, with_prefix(segment, k, shared, e), with_prefix(segment, v, shared, e),
+                result);
+    }
   });
   return out;
+}
+
+// The position of every row. Error unless the segments cover the rows in order, each prefix being
+// an earlier segment's rows.
+std::vector<Index> positions_of(const Layout& layout, Index rows) {
+  std::vector<Index> positions;
+  for (const Segment& segment : layout) {
+    RUQ_CHECK(segment.begin == std::ssize(positions) && segment.rows >= 0 &&
+                  segment.prefix_begin + segment.prefix_rows <= segment.begin,
+              "a segment of rows {} to {} behind row {}", segment.begin,
+              segment.begin + segment.rows, positions.size());
+    for (Index i = 0; i < segment.rows; ++i) positions.push_back(segment.prefix_rows + i);
+  }
+  RUQ_CHECK(std::ssize(positions) == rows, "segments of {} rows for a stream of {}",
+            positions.size(), rows);
+  return positions;
 }
 
 template <class S>
@@ -180,10 +214,23 @@ Matrix<S> rms_norm(const Matrix<S>& x, const Vector<S>& gain, double epsilon) {
   return y;
 }
 
+Layout windows_layout(Index count, Index length) {
+  Layout layout;
+  for (Index w = 0; w < count; ++w) layout.push_back({.begin = w * length, .rows = length});
+  return layout;
+}
+
 template <class S>
 void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
                    Index length, const SiteHook<S>& hook, Matrix<S>& x) {
   RUQ_CHECK(length > 0 && x.rows() % length == 0, "{} rows in windows of {}", x.rows(), length);
+  block_forward(config, weights, layer, windows_layout(x.rows() / length, length), hook, x);
+}
+
+template <class S>
+void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
+                   const Layout& layout, const SiteHook<S>& hook, Matrix<S>& x) {
+  const std::vector<Index> positions = positions_of(layout, x.rows());
   const auto at = [&](SiteKind kind, Matrix<S>& tensor) { visit(hook, Site{layer, kind}, tensor); };
   {
     Matrix<S> u = rms_norm(x, weights.attn_norm, config.norm_epsilon);
@@ -191,13 +238,15 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
     Matrix<S> q = linear(weights[Linear::q_proj], u);
     Matrix<S> k = linear(weights[Linear::k_proj], u);
     Matrix<S> v = linear(weights[Linear::v_proj], u);
-    const auto table = rope_table<S>(config, length);
-    norm_and_rotate(table, length, config.head_width, weights.q_norm, config.norm_epsilon, q);
-    norm_and_rotate(table, length, config.head_width, weights.k_norm, config.norm_epsilon, k);
+    const Index reach =
+        positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
+    const auto table = rope_table<S>(config, reach);
+    norm_and_rotate(table, positions, config.head_width, weights.q_norm, config.norm_epsilon, q);
+    norm_and_rotate(table, positions, config.head_width, weights.k_norm, config.norm_epsilon, k);
     at(SiteKind::queries, q);
     at(SiteKind::keys, k);
     at(SiteKind::values, v);
-    Matrix<S> a = attention(config, length, q, k, v);
+    Matrix<S> a = attention(config, layout, q, k, v);
     at(SiteKind::attn_out, a);
     x += linear(weights[Linear::o_proj], a);
   }
@@ -213,22 +262,34 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
 template <class S>
 Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids, Index length,
                        const SiteHook<S>& hook) {
+  RUQ_CHECK(length > 0 && std::ssize(ids) % length == 0, "{} tokens in windows of {}", ids.size(),
+            length);
+  return final_hidden(model, ids, windows_layout(std::ssize(ids) / length, length), hook);
+}
+
+template <class S>
+Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids,
+                       const Layout& layout, const SiteHook<S>& hook) {
   Matrix<S> x = embed(model, ids);
   for (Index l = 0; l < model.config.layers; ++l) {
-    block_forward(model.config, model.layers[static_cast<std::size_t>(l)], l, length, hook, x);
+    block_forward(model.config, model.layers[static_cast<std::size_t>(l)], l, layout, hook, x);
   }
   // What the last block writes passes no further site.
   if (!all_finite(x)) fail("NaN or infinity in the output of the last block");
   return rms_norm(x, model.final_norm, model.config.norm_epsilon);
 }
 
-#define RUQ_INSTANTIATE(S)                                                               \
-  template Matrix<S> embed(const Model<S>&, std::span<const std::int32_t>);              \
-  template Matrix<S> rms_norm(const Matrix<S>&, const Vector<S>&, double);               \
-  template RopeTable<S> rope_table(const ModelConfig&, Index);                           \
-  template void block_forward(const ModelConfig&, const LayerWeights<S>&, Index, Index,  \
-                              const SiteHook<S>&, Matrix<S>&);                           \
-  template Matrix<S> final_hidden(const Model<S>&, std::span<const std::int32_t>, Index, \
+#define RUQ_INSTANTIATE(S)                                                                       \
+  template Matrix<S> embed(const Model<S>&, std::span<const std::int32_t>);                      \
+  template Matrix<S> rms_norm(const Matrix<S>&, const Vector<S>&, double);                       \
+  template RopeTable<S> rope_table(const ModelConfig&, Index);                                   \
+  template void block_forward(const ModelConfig&, const LayerWeights<S>&, Index, Index,          \
+                              const SiteHook<S>&, Matrix<S>&);                                   \
+  template void block_forward(const ModelConfig&, const LayerWeights<S>&, Index, const Layout&,  \
+                              const SiteHook<S>&, Matrix<S>&);                                   \
+  template Matrix<S> final_hidden(const Model<S>&, std::span<const std::int32_t>, const Layout&, \
+                                  const SiteHook<S>&);                                           \
+  template Matrix<S> final_hidden(const Model<S>&, std::span<const std::int32_t>, Index,         \
                                   const SiteHook<S>&);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

@@ -1,7 +1,8 @@
 // The forward pass: the only one. Capture, fake quantization and plain float differ in their hooks.
 //
-// A batch is `windows` sequences of equal length laid under each other: X is [windows·length, h].
-// Positions restart at 0 and attention is causal within each window.
+// A batch is a list of segments laid under each other (Segment), most often `windows` sequences of
+// equal length: X is [windows·length, h], positions restart at 0 and attention is causal within
+// each window.
 //
 //   u = RMSNorm(x)·γ;  q,k,v = u·Wᵀ + b;  (q,k normed per head);  RoPE (rotate-half);
 //   a = softmax(q kᵀ/√e) v;  x += a·W_oᵀ;  u = RMSNorm(x)·γ';  x += (SiLU(u·W_gᵀ) ⊙ u·W_uᵀ)·W_dᵀ
@@ -26,11 +27,28 @@ namespace ruq {
 template <class S>
 using SiteHook = std::function<void(const Site& site, Matrix<S>& tensor)>;
 
+/// Consecutive rows that attend to themselves, causally, and before that to all rows of a prefix:
+/// positions run on from there. A context that several continuations share is one segment, and each
+/// continuation another with the context as prefix, so that the context is computed once.
+struct Segment {
+  Index begin = 0, rows = 0;
+  Index prefix_begin = 0, prefix_rows = 0;  ///< a segment without prefix of its own; before `begin`
+};
+using Layout = std::vector<Segment>;
+
+/// `count` windows of `length` rows without prefixes.
+Layout windows_layout(Index count, Index length);
+
 /// Rows of the embedding: [ids.size(), h]. Error if an id lies outside the vocabulary.
 template <class S>
 Matrix<S> embed(const Model<S>& model, std::span<const std::int32_t> ids);
 
-/// One decoder block over the residual stream x [windows·length, h], in place.
+/// One decoder block over the residual stream x, in place. The segments must cover the rows in
+/// order.
+template <class S>
+void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
+                   const Layout& layout, const SiteHook<S>& hook, Matrix<S>& x);
+/// The same for x [windows·length, h].
 template <class S>
 void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
                    Index length, const SiteHook<S>& hook, Matrix<S>& x);
@@ -38,6 +56,9 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
 /// Embedding, all blocks and the final norm: [ids.size(), h]; logits are this times head_weight()ᵀ.
 /// Error naming the site when the hook's tensor holds NaN or infinity; the last
 /// block's output is checked too.
+template <class S>
+Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids,
+                       const Layout& layout, const SiteHook<S>& hook);
 template <class S>
 Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids, Index length,
                        const SiteHook<S>& hook);

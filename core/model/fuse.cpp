@@ -163,16 +163,11 @@ void transform_site_weights(const Plan& plan, const Site& site, LayerWeights<S>&
   for (const Linear linear : linears_of(site.kind)) apply_dual(online, weights[linear].weight);
 }
 
-std::string calibration_rounding(const QuantSettings& quant) {
-  return rounding_needs(quant.rounding) == RoundingNeeds::weight ? quant.rounding : "rtn";
-}
-
 template <class S>
 void install_site(const Plan& plan, const Site& site, LayerWeights<S>& weights) {
   transform_site_weights(plan, site, weights);
-  const std::string rounding = calibration_rounding(plan.quant);
   for (const Linear linear : linears_of(site.kind)) {
-    round_linear(plan, rounding, site.layer, linear, nullptr, weights);
+    round_linear(plan, "rtn", site.layer, linear, nullptr, weights);
   }
 }
 

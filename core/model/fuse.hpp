@@ -40,12 +40,9 @@ void fold_layer(const Plan& plan, const ModelConfig& config, Index layer, LayerW
 template <class S>
 void transform_site_weights(const Plan& plan, const Site& site, LayerWeights<S>& weights);
 
-/// The rounding while a plan is still drawn up: that of the plan where it looks at weights alone,
-/// and to nearest where it needs data, as the published calibrations do whatever comes after.
-std::string calibration_rounding(const QuantSettings& quant);
-
-/// Multiplies the linears that `site` feeds by the dual of the online transform and rounds them by
-/// calibration_rounding().
+/// While a plan is drawn up: multiplies the linears that `site` feeds by the dual of the online
+/// transform and rounds them to nearest, as the published calibrations do whatever rounding comes
+/// after. So a plan does not depend on that rounding.
 template <class S>
 void install_site(const Plan& plan, const Site& site, LayerWeights<S>& weights);
 

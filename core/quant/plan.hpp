@@ -72,19 +72,19 @@ struct LayerPlan {
 
 /// What an optimization did: with which loss, from where to where.
 struct LearningRecord {
-  std::string where;           ///< "model", "layers.3", "layers.3.attn_in"
-  std::string optimizer;       ///< such as "adamw"
-  std::string objective;       ///< such as "block output"
-  std::vector<double> losses;  ///< of each step or evaluation, on what that step saw
-  double initial_loss = 0;     ///< at the start and at the result, on the same training tokens
+  std::string where{};           ///< "model", "layers.3", "layers.3.attn_in"
+  std::string optimizer{};       ///< such as "adamw"
+  std::string objective{};       ///< such as "block output"
+  std::vector<double> losses{};  ///< of each step or evaluation, on what that step saw
+  double initial_loss = 0;       ///< at the start and at the result, on the same training tokens
   double final_loss = 0;
   /// The quantized output error on sequences that nothing was learned from, at start and result.
-  std::optional<double> held_out_initial, held_out_final;
+  std::optional<double> held_out_initial{}, held_out_final{};
   Index steps = 0;
   Index evaluations = 0;  ///< of the loss with its gradient
   Index tokens = 0;       ///< seen by all steps together, repetitions counted
-  std::string termination;
-  std::map<std::string, double> details;
+  std::string termination{};
+  std::map<std::string, double> details{};
   friend bool operator==(const LearningRecord&, const LearningRecord&) = default;
 };
 

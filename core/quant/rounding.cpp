@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/quant/clamp_rows.hpp"
 #include "ruquant/quant/hessian.hpp"
 #include "ruquant/quant/row_levels.hpp"
 
@@ -147,6 +148,17 @@ void bind(Fields& fields, RoundingOptions& options, const std::string& prefix) {
   ruq::bind(fields, options.septq, prefix + "septq.");
   ruq::bind(fields, options.bcq, prefix + "bcq.");
   ruq::bind(fields, options.uniquanf, prefix + "uniquanf.");
+  BlockLearningOptions& learning = options.learning;
+  fields.add(prefix + "learning.epochs", learning.epochs, {.min = 0, .max = 10000},
+             "uniquanf, flexround: passes over the calibration windows");
+  fields.add(prefix + "learning.learning_rate", learning.learning_rate, {.min = 0, .max = 1},
+             "uniquanf, flexround: rate of the transform's parameters");
+  fields.add(prefix + "learning.level_learning_rate", learning.level_learning_rate,
+             {.min = 0, .max = 1}, "uniquanf: rate of the levels");
+  fields.add(prefix + "learning.mixing", learning.mixing, {.min = 0, .max = 1},
+             "share of a block's input taken from the float stream");
+  fields.add(prefix + "learning.held_out", learning.held_out, {.min = 0, .max = 4096},
+             "calibration windows that judge and do not teach");
 }
 
 std::vector<std::string> rounding_names() {
@@ -169,7 +181,11 @@ RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& 
   if (rounding.needs == RoundingNeeds::hessian && inputs.hessian == nullptr) {
     fail("weight rounding '{}' needs the Hessian of the layer's inputs, and none was given", name);
   }
-  return rounding.round(inputs);
+  if (inputs.clips == nullptr || !clamps_rows(inputs.spec)) return rounding.round(inputs);
+  Matrix<S> clamped = inputs.weight;
+  clamp_rows(clamped, *inputs.clips);
+  const RowClips<S> ones = unclipped_rows<S>(clamped.rows());
+  return rounding.round({clamped, inputs.spec, inputs.hessian, inputs.options, &ones});
 }
 
 template <class S>

@@ -27,6 +27,17 @@
 
 namespace ruq {
 
+/// Of the roundings that learn from samples of a block (learn/learned_rounding.hpp). The published
+/// schedule is 20 epochs over 128 windows of 2048 tokens.
+struct BlockLearningOptions {
+  Index epochs = 2;                   ///< passes over the training windows
+  double learning_rate = 5e-3;        ///< of the transform: d1, d2, d3
+  double level_learning_rate = 5e-4;  ///< of the levels: alpha
+  double mixing = 0.5;                ///< share of input entries taken from the float stream
+  Index held_out = 2;                 ///< calibration windows kept out of learning
+  friend bool operator==(const BlockLearningOptions&, const BlockLearningOptions&) = default;
+};
+
 struct RoundingOptions {
   /// What Hessians are taken of: inputs as they are ("float", as QuaRot's code) or rounded
   /// ("quantized").
@@ -35,6 +46,7 @@ struct RoundingOptions {
   SeptqOptions septq;
   BinaryCodingOptions bcq;
   UniquanfOptions uniquanf;
+  BlockLearningOptions learning;
   friend bool operator==(const RoundingOptions&, const RoundingOptions&) = default;
 };
 
@@ -48,7 +60,8 @@ struct RoundingInputs {
   const QuantSpec& spec;
   const Matrix<double>* hessian = nullptr;  ///< [in, in] (hessian.hpp), where the rounding needs it
   const RoundingOptions& options;
-  const RowClips<S>* clips = nullptr;  ///< learned factors; only roundings on a uniform grid
+  const RowClips<S>* clips =
+      nullptr;  ///< learned factors, of roundings on a uniform grid (clamp_rows.hpp)
 };
 
 /// What storing a weight takes, in bits per weight: codes; steps, zero points, factors or levels

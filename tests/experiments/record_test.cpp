@@ -34,6 +34,13 @@ TrialResult some_result() {
   result.fallbacks = {"attn_out: something else"};
   result.samples["1.mlp_out/before"] = Matrix<float>::Constant(2, 3, 1.5F);
   result.plan = Plan::identity("hadamard", 3, QuantSettings{});
+  result.plan.learning.push_back({.where = "layers.1",
+                                  .optimizer = "adamw",
+                                  .losses = {4, 2},
+                                  .initial_loss = 4,
+                                  .held_out_final = 3,
+                                  .termination = "Took all 2 steps."});
+  result.diverged = "a loss of 12 nats";
   return result;
 }
 
@@ -107,11 +114,16 @@ TEST_CASE("results.json and results.h5 hold the same, in the layout of the reade
   CHECK(json["windows"]["nll"] == std::vector<double>{2, 3});
   CHECK(json["sites"]["layers.1.mlp_out"]["range_ratio"] == 0.5);
   CHECK_FALSE(json.contains("timing"));
+  CHECK(json["diverged"] == "a loss of 12 nats");
+  CHECK(json["learning"][0]["where"] == "layers.1");
+  CHECK(json["learning"][0]["held_out_final"] == 3);
+  CHECK_FALSE(json["learning"][0].contains("held_out_initial"));
 
   const TensorReader file(run.of(trial.id) / "results.h5");
   CHECK(file.vector<double>("windows/nll") == Vector<double>{{2, 3}});
   CHECK(file.matrix<float>("samples/1.mlp_out/before")(1, 2) == 1.5F);
   CHECK(file.has("sites/1/mlp_out/range_ratio"));
+  CHECK(file.vector<double>("learning/000.layers.1") == Vector<double>{{4, 2}});
   CHECK(file.has("metrics/tensor.output_error_db"));
   CHECK(nlohmann::json::parse(file.text_attribute("", "config")) == json["config"]);
 }

@@ -162,5 +162,37 @@ TEST_CASE("the table has a row a group of seeds, best first, with intervals") {
   CHECK(text.find("## Fallbacks\n\n- quarot: attn_out: something else\n") != std::string::npos);
 }
 
+TEST_CASE("a row says what it cost, and that and why it diverged") {
+  std::vector<SummaryRow> rows = {finished("a", "rtn", 1, {20, 22}),
+                                  finished("b", "quarot", 1, {4, 6})};
+  rows[0].results["diverged"] = "a loss of 21.00 nats, worse than guessing";
+  rows[1].results["diverged"] = "";
+  for (SummaryRow& row : rows) {
+    row.results["metrics"]["nll_over_float"] = row.results["metrics"]["nll"];
+    row.results["metrics"]["weight.effective_bits"] = 4.046875;
+    row.timing["apply_seconds"] = 0.25;
+  }
+  const std::string text = summary_markdown(swept({"method"}), rows);
+  CHECK(text.find("| rtn | 1 | 21.000 diverged |") != std::string::npos);
+  CHECK(text.find("| quarot | 1 | 5.000 |") != std::string::npos);
+  CHECK(text.find("| 4.05 | 1.5 + 0.2 | 100 |\n") != std::string::npos);
+  CHECK(text.find("\nrtn diverged: a loss of 21.00 nats, worse than guessing.\n") !=
+        std::string::npos);
+  CHECK(text.find("quarot diverged") == std::string::npos);
+  CHECK(text.find("## Learning") == std::string::npos);
+}
+
+TEST_CASE("methods that learned tell what it gave") {
+  SummaryRow row = finished("a", "flatquant", 1, {4, 6});
+  row.results["metrics"]["learning.steps"] = 240;
+  row.results["metrics"]["learning.tokens"] = 61440;
+  row.results["metrics"]["learning.loss_ratio"] = 0.5;
+  row.results["metrics"]["learning.held_out_ratio"] = 0.75;
+  row.results["metrics"]["learning.held_out_improved"] = 0.9;
+  const std::string text = summary_markdown(swept({"method"}), {row});
+  CHECK(text.find("| flatquant | W4A4-Q4K4V4 | 240 | 61440 | 0.500 | 0.750 | 0.90 |\n") !=
+        std::string::npos);
+}
+
 }  // namespace
 }  // namespace ruq::test

@@ -21,6 +21,7 @@
 #include "ruquant/model/fuse.hpp"
 #include "ruquant/quant/plan.hpp"
 #include "ruquant/quant/quantizer.hpp"
+#include "support/method_claims.hpp"
 #include "support/tiny_model.hpp"
 
 namespace ruq::test {
@@ -78,18 +79,6 @@ bool same_plan(const Plan& a, const Plan& b);
 // --- methods: laws 2, 3, 5, 6, 7
 // ------------------------------------------------------------------
 
-/// What a method says about its plans; the default is a rotation at every linear site and of
-/// queries and keys, with nothing to fall back from.
-struct MethodClaims {
-  std::vector<SiteKind> moved = {kLinearSites.begin(), kLinearSites.end()};
-  bool rotates_queries_and_keys = true;
-  bool residual_basis = false;
-  bool random = true;
-  std::function<std::vector<std::string>(const ModelConfig&)> fallbacks = [](const ModelConfig&) {
-    return std::vector<std::string>();
-  };
-};
-
 /// A method with options that suit the tiny models (blocks of 8, few steps), then `settings`.
 std::unique_ptr<Method> small_method(
     const std::string& name, const std::vector<std::pair<std::string, std::string>>& settings = {});
@@ -122,8 +111,15 @@ void check_outputs_kept(const Plan& plan, const ModelConfig& config);
 /// from those of the double model by rounding.
 void check_outputs_kept_in_float(const Plan& plan, const ModelConfig& config);
 
-/// Every law of a method, on every shape of tiny_shapes().
-void check_method_laws(const std::string& name, const MethodClaims& claims = {},
+/// What every plan of this method must look like: transforms where they are claimed and nowhere
+/// else, fallbacks as listed.
+void check_claims(const Plan& plan, const ModelConfig& config, const MethodClaims& claims);
+
+/// Every law of a method with its default options (and those of small_method), on every shape of
+/// tiny_shapes().
+void check_method_laws(const std::string& name);
+/// The same under other settings, with what is claimed then.
+void check_method_laws(const std::string& name, const MethodClaims& claims,
                        const std::vector<std::pair<std::string, std::string>>& settings = {});
 
 }  // namespace ruq::test

@@ -31,24 +31,6 @@ class Threads {
   int before_;
 };
 
-void check_claims(const Plan& plan, const ModelConfig& config, const MethodClaims& claims) {
-  CHECK(plan.residual.is_identity() != claims.residual_basis);
-  for (Index l = 0; l < config.layers; ++l) {
-    for (const SiteKind kind : kLinearSites) {
-      INFO("layers." << l << "." << to_string(kind));
-      const bool claimed =
-          std::find(claims.moved.begin(), claims.moved.end(), kind) != claims.moved.end();
-      const Index width = config.site_width(kind);
-      const Matrix<double> map = site_transform(plan, config, {l, kind}).to_matrix(width);
-      const double moved = (map - Matrix<double>::Identity(width, width)).cwiseAbs().maxCoeff();
-      CHECK((moved > 1e-3) == claimed);
-    }
-    const Transform<double>& pair = plan.layers[static_cast<std::size_t>(l)].query_key;
-    CHECK(pair.is_identity() != claims.rotates_queries_and_keys);
-  }
-  CHECK(plan.fallbacks == claims.fallbacks(config));
-}
-
 void check_saved(const Plan& plan, const TinyBench<double>& bench) {
   const TemporaryFolder folder;
   save_plan(plan, folder / "plan.h5");
@@ -93,7 +75,9 @@ std::unique_ptr<Method> small_method(
   Fields fields;
   method->bind(fields);
   const std::vector<std::pair<std::string, std::string>> small = {
-      {"block_size", "8"}, {"steps", "4"}, {"givens_per_step", "2"}, {"search_steps", "6"}};
+      {"block_size", "8"},       {"steps", "4"},          {"givens_per_step", "2"},
+      {"search_steps", "6"},     {"epochs", "1"},         {"learning_windows", "2"},
+      {"held_out_windows", "1"}, {"learning_tokens", "8"}};
   for (const auto& [key, value] : small) {
     if (fields.find(key) != nullptr) fields.set(key, value);
   }
@@ -148,6 +132,26 @@ void check_outputs_kept_in_float(const Plan& plan, const ModelConfig& config) {
   const TinyBench<float> bench(config);
   CHECK(relative_distance(bench.logits(without_rounding(plan)), bench.logits()) < 1e-4);
 }
+
+void check_claims(const Plan& plan, const ModelConfig& config, const MethodClaims& claims) {
+  CHECK(plan.residual.is_identity() != claims.residual_basis);
+  for (Index l = 0; l < config.layers; ++l) {
+    for (const SiteKind kind : kLinearSites) {
+      INFO("layers." << l << "." << to_string(kind));
+      const bool claimed =
+          std::find(claims.moved.begin(), claims.moved.end(), kind) != claims.moved.end();
+      const Index width = config.site_width(kind);
+      const Matrix<double> map = site_transform(plan, config, {l, kind}).to_matrix(width);
+      const double moved = (map - Matrix<double>::Identity(width, width)).cwiseAbs().maxCoeff();
+      CHECK((moved > 1e-3) == claimed);
+    }
+    const Transform<double>& pair = plan.layers[static_cast<std::size_t>(l)].query_key;
+    CHECK(pair.is_identity() != claims.rotates_queries_and_keys);
+  }
+  CHECK(plan.fallbacks == claims.fallbacks(config));
+}
+
+void check_method_laws(const std::string& name) { check_method_laws(name, method_claims(name)); }
 
 void check_method_laws(const std::string& name, const MethodClaims& claims,
                        const std::vector<std::pair<std::string, std::string>>& settings) {

@@ -84,6 +84,15 @@ std::vector<TinyShape> tiny_shapes() {
           shape("odd factors", [&](ModelConfig& c) { dimensions(c, 46, 44, 3, 1, 22); })};
 }
 
+TinyShape full_width_shape() {
+  TinyShape shape{"full width", base_config()};
+  ModelConfig& c = shape.config;
+  c.layers = 1;
+  c.width = 576, c.mlp_width = 1536, c.heads = 9, c.kv_heads = 3, c.head_width = 64;
+  c.tied_embeddings = true;
+  return shape;
+}
+
 ModelConfig tiny_config(const std::string& name) {
   for (const TinyShape& shape : tiny_shapes()) {
     if (shape.name == name) return shape.config;

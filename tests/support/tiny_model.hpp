@@ -21,6 +21,10 @@ struct TinyShape {
 /// 46 = 2·23, 44 = 4·11 and heads of 22 = 2·11, none of which has a Hadamard matrix.
 std::vector<TinyShape> tiny_shapes();
 
+/// One layer of the default model's widths, 576 and 1536 with 9 heads of 64 over 3, and the small
+/// vocabulary of the others: for what must hold at full width but need not be checked often.
+TinyShape full_width_shape();
+
 /// The shape of tiny_shapes() with this name.
 ModelConfig tiny_config(const std::string& name);
 

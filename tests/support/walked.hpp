@@ -51,10 +51,4 @@ inline Index extreme_row(const Matrix<double>& x) {
   return row;
 }
 
-/// "attn_out: smoothing ..." where smoothing cannot be folded: the fallback of RUQuant and DuQuant.
-inline std::vector<std::string> smoothing_fallback(const ModelConfig& config) {
-  if (config.heads == config.kv_heads) return {};
-  return {"attn_out: smoothing divides at run time (grouped-query heads)"};
-}
-
 }  // namespace ruq::test

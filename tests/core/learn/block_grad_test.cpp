@@ -135,8 +135,7 @@ TEST_CASE("a trained map of the values is the map folded at attn_out") {
   for (const char* name : {"grouped", "biases"}) {
     ModelConfig config = tiny_config(name);
     LayerWeights<double> layer = tiny_model(config).layers[0];
-    layer[Linear::v_proj].bias.resize(0);  // a bias is mapped by folding, and not part of a weight
-    const QuantSettings quant = quant_settings("W16A4-Q4K4V4");
+    const QuantSettings quant = quant_settings("W4A4-Q4K4V4");
     const Numbers numbers(config);
     BlockGrad<double> block(config, layer, {}, quant);
     block.install(numbers.build());
@@ -241,8 +240,9 @@ class FrozenBlock {
       Matrix<double>& weight = weights[linear].weight;
       const std::size_t site = at(input_site(linear));
       p_.fixed[site].apply_dual(weight);
-      if (linear == Linear::o_proj) repeated_values().apply_dual(weight);
+      if (linear == Linear::o_proj) repeated_values(p_.config.heads).apply_dual(weight);
       parameters.online[site].apply_dual(weight);
+      if (linear == Linear::v_proj) map_values(weights[linear]);
       const auto& clips = parameters.weight_clips[at(linear)];
       round(weight_roundings_[at(linear)], p_.quant.weight, clips ? &*clips : nullptr, weight);
     }
@@ -262,12 +262,19 @@ class FrozenBlock {
     if (!rounding) rounding.emplace(x, spec, clips);
     x = (*rounding)(x, clips);
   }
-  Transform<double> repeated_values() const {
+  Transform<double> repeated_values(Index heads) const {
     Transform<double> repeated;
-    repeated.append(
-        BlockDiagonal<double>{{with_dual(p_.numbers.values)},
-                              std::vector<Index>(static_cast<std::size_t>(p_.config.heads), 0)});
+    repeated.append(BlockDiagonal<double>{{with_dual(p_.numbers.values)},
+                                          std::vector<Index>(static_cast<std::size_t>(heads), 0)});
     return repeated;
+  }
+  void map_values(LinearWeights<double>& values) const {
+    const Transform<double> map = repeated_values(p_.config.kv_heads);
+    map.apply_to_outputs(values.weight);
+    if (values.bias.size() == 0) return;
+    Matrix<double> bias = values.bias.transpose();
+    map.apply(bias);
+    values.bias = bias.transpose();
   }
   void visit(const BlockParameters& parameters, SiteKind kind, Matrix<double>& tensor) {
     Rounding& rounding = roundings_[at(kind)];
@@ -286,7 +293,6 @@ class FrozenBlock {
     tensor.resize(tensor.size() / p_.config.head_width, p_.config.head_width);
     if (kind == SiteKind::queries) tensor = tensor * p_.numbers.query_key;
     if (kind == SiteKind::keys) tensor = tensor * with_dual(p_.numbers.query_key).dual;
-    if (kind == SiteKind::values) tensor = tensor * p_.numbers.values;
     round(rounding, kind == SiteKind::values ? p_.quant.values : p_.quant.queries, nullptr, tensor);
     tensor.resize(rows, cols);
   }

@@ -1,21 +1,39 @@
 #include <doctest/doctest.h>
 
 #include "ruquant/transform/partition.hpp"
+#include "support/learned_block.hpp"
 #include "support/walked.hpp"
 
 namespace ruq::test {
 namespace {
 
-MethodClaims claims() {
-  MethodClaims result;
-  result.fallbacks = smoothing_fallback;
-  return result;
-}
-
-TEST_CASE("duquant obeys the laws of methods") { check_method_laws("duquant", claims()); }
+TEST_CASE("duquant obeys the laws of methods") { check_method_laws("duquant"); }
 
 TEST_CASE("the paper's index obeys them too") {
-  check_method_laws("duquant", claims(), {{"index", "channel"}, {"share_blocks", "false"}});
+  check_method_laws("duquant", method_claims("duquant"),
+                    {{"index", "channel"}, {"share_blocks", "false"}});
+}
+
+TEST_CASE("learned weight clipping obeys them too") {
+  check_method_laws("duquant", claims(), {{"lwc", "true"}});
+}
+
+TEST_CASE("lwc sets the smoothing of the published runs, learns every block, and needs a model") {
+  const auto method = small_method("duquant", {{"lwc", "true"}});
+  Fields fields;
+  method->bind(fields);
+  CHECK(fields.find("smoothing")->get() == "0.5");
+  CHECK(method->needs_model());
+  CHECK_FALSE(small_method("duquant")->needs_model());
+  check_learned_blocks(*method, quant_settings(), {.train = 2, .held_out = 1, .tokens = 8},
+                       tiny_config("grouped"), false);
+  // The rotations are those of a run without it at the same smoothing.
+  TinyBench<double> bench(tiny_config("grouped"));
+  const Plan learned = bench.plan(*method, quant_settings());
+  const Plan plain = bench.plan(*small_method("duquant", {{"smoothing", "0.5"}}), quant_settings());
+  CHECK(same_transform(learned.layers[1][SiteKind::mlp_out].online,
+                       plain.layers[1][SiteKind::mlp_out].online));
+  CHECK_FALSE(plain.layers[1].weight_clips[0].has_value());
 }
 
 double spread(const Matrix<double>& x) { return x.maxCoeff() - x.minCoeff(); }

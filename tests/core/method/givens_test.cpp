@@ -5,11 +5,7 @@
 namespace ruq::test {
 namespace {
 
-TEST_CASE("givens obeys the laws of methods") {
-  MethodClaims claims;
-  claims.fallbacks = smoothing_fallback;
-  check_method_laws("givens", claims);
-}
+TEST_CASE("givens obeys the laws of methods") { check_method_laws("givens"); }
 
 TEST_CASE("one round is a permutation with rotations of pairs, and the extreme block is positive") {
   TinyBench<double> bench(tiny_config("grouped"));

@@ -9,35 +9,15 @@
 namespace ruq::test {
 namespace {
 
-std::vector<std::string> missing_orders(const ModelConfig& config) {
-  std::vector<std::string> expected;
-  for (const SiteKind kind : kLinearSites) {
-    const Index width = config.site_width(kind);
-    if (hadamard_exists(width)) continue;
-    expected.push_back(to_string(kind) + ": no Hadamard matrix of order " + std::to_string(width) +
-                       ", a random orthogonal matrix instead");
-  }
-  return expected;
-}
-
 TEST_CASE("hadamard obeys the laws of methods, and says where no matrix exists") {
-  MethodClaims claims;
-  claims.fallbacks = [](const ModelConfig& config) {
-    std::vector<std::string> expected;
-    if (config.heads != config.kv_heads) {
-      expected.emplace_back("attn_out: smoothing divides at run time (grouped-query heads)");
-    }
-    for (auto& text : missing_orders(config)) expected.push_back(text);
-    return expected;
-  };
-  check_method_laws("hadamard", claims);
-  CHECK(missing_orders(tiny_config("odd factors")).size() == 4);
-  CHECK(missing_orders(tiny_config("grouped")).empty());
+  check_method_laws("hadamard");
+  CHECK(site_hadamard_fallbacks(tiny_config("odd factors")).size() == 4);
+  CHECK(site_hadamard_fallbacks(tiny_config("grouped")).empty());
 }
 
 TEST_CASE("without smoothing it obeys them as well") {
   MethodClaims claims;
-  claims.fallbacks = missing_orders;
+  claims.fallbacks = site_hadamard_fallbacks;
   check_method_laws("hadamard", claims, {{"smoothing", "none"}});
 }
 

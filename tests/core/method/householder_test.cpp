@@ -7,11 +7,7 @@
 namespace ruq::test {
 namespace {
 
-TEST_CASE("householder obeys the laws of methods") {
-  MethodClaims claims;
-  claims.fallbacks = smoothing_fallback;
-  check_method_laws("householder", claims);
-}
+TEST_CASE("householder obeys the laws of methods") { check_method_laws("householder"); }
 
 TEST_CASE("one step makes the extreme block all positive by a reflection") {
   // The walk asks for a calibration stream that `householder` has no option for.

@@ -8,35 +8,16 @@
 namespace ruq::test {
 namespace {
 
-std::vector<std::string> missing(const ModelConfig& config, bool smoothed) {
-  std::vector<std::string> expected;
-  const auto note = [&](const std::string& where, const std::string& order, Index n) {
-    if (hadamard_exists(n)) return;
-    expected.push_back(where + ": no Hadamard matrix " + order +
-                       ", a random orthogonal matrix instead");
-  };
-  note("residual", "of order " + std::to_string(config.width), config.width);
-  if (smoothed) {
-    expected.emplace_back("residual: R1 runs online at attn_in and mlp_in, after smoothing");
-  }
-  note("heads", "of order " + std::to_string(config.head_width), config.head_width);
-  note("attn_out", "across " + std::to_string(config.heads) + " heads", config.heads);
-  note("mlp_out", "of order " + std::to_string(config.mlp_width), config.mlp_width);
-  return expected;
-}
-
 TEST_CASE("quarot obeys the laws of methods, and says where no Hadamard matrix exists") {
-  check_method_laws("quarot", {.residual_basis = true, .fallbacks = [](const ModelConfig& config) {
-                                 return missing(config, false);
-                               }});
-  CHECK(missing(tiny_config("odd factors"), false).size() == 4);
-  CHECK(missing(tiny_config("grouped"), false).size() == 1);
+  check_method_laws("quarot");
+  CHECK(quarot_fallbacks(tiny_config("odd factors"), false).size() == 4);
+  CHECK(quarot_fallbacks(tiny_config("grouped"), false).size() == 1);
 }
 
 TEST_CASE("with smoothing R1 runs online, and the laws still hold") {
-  check_method_laws("quarot",
-                    {.fallbacks = [](const ModelConfig& config) { return missing(config, true); }},
-                    {{"smoothing", "0.5"}});
+  MethodClaims claims;
+  claims.fallbacks = [](const ModelConfig& config) { return quarot_fallbacks(config, true); };
+  check_method_laws("quarot", claims, {{"smoothing", "0.5"}});
 }
 
 TEST_CASE("the residual stream is the original one times R1, in every block") {

@@ -6,9 +6,7 @@
 namespace ruq::test {
 namespace {
 
-TEST_CASE("rtn obeys the laws of methods") {
-  check_method_laws("rtn", {.moved = {}, .rotates_queries_and_keys = false, .random = false});
-}
+TEST_CASE("rtn obeys the laws of methods") { check_method_laws("rtn"); }
 
 TEST_CASE("rtn is the model with rounded weights and rounded tensors") {
   const ModelConfig config = tiny_config("grouped");

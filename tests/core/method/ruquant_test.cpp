@@ -14,16 +14,10 @@ namespace {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-MethodClaims claims() {
-  MethodClaims result;
-  result.fallbacks = smoothing_fallback;
-  return result;
-}
-
-TEST_CASE("ruquant obeys the laws of methods") { check_method_laws("ruquant", claims()); }
+TEST_CASE("ruquant obeys the laws of methods") { check_method_laws("ruquant"); }
 
 TEST_CASE("the paper's preset, with a map a block and no zigzag, obeys them too") {
-  check_method_laws("ruquant", claims(),
+  check_method_laws("ruquant", method_claims("ruquant"),
                     {{"preset", "paper"}, {"share_blocks", "false"}, {"zigzag", "false"}});
 }
 
@@ -202,6 +196,62 @@ TEST_CASE("the optimized reflection lowers the smooth objective of the site") {
   const SmoothRangeObjective objective(y, w, direction(init), {});
   CHECK(objective.evaluate(direction(best), nullptr) <
         0.9 * objective.evaluate(direction(init), nullptr));
+}
+
+// What the four global reflections of a layer are.
+std::vector<Vector<double>> reflections_of(const Plan& plan, std::size_t layer) {
+  std::vector<Vector<double>> all;
+  for (const SiteKind kind : kLinearSites) {
+    all.push_back(std::get<Reflection<double>>(plan.layers[layer][kind].online.steps().back()).v);
+  }
+  return all;
+}
+
+TEST_CASE("fine-tuning moves the reflections of every block and nothing else, and tells of it") {
+  const ModelConfig config = tiny_config("grouped");
+  for (const char* optimizer : {"adamw", "lbfgs"}) {
+    CAPTURE(std::string(optimizer));
+    Settings settings = {{"block_size", "4"}, {"preset", "paper"}};
+    TinyBench<double> bench(config);
+    const Plan init = bench.plan(*small_method("ruquant", settings), quant_settings());
+    settings.insert(settings.end(), {{"global_reflection", "finetuned"},
+                                     {"finetune_optimizer", optimizer},
+                                     {"finetune_windows", "3"},
+                                     {"finetune_held_out", "2"},
+                                     {"finetune_window_tokens", "16"},
+                                     {"finetune_iterations", "6"},
+                                     {"finetune_epochs", "4"}});
+    const auto method = small_method("ruquant", settings);
+    CHECK(method->needs_model());
+    Plan tuned = bench.plan(*method, quant_settings());
+    REQUIRE(tuned.learning.size() == 2);
+    for (std::size_t l = 0; l < 2; ++l) {
+      const LearningRecord& record = tuned.learning[l];
+      CHECK(record.where == fmt::format("layers.{}", l));
+      CHECK(record.optimizer == optimizer);
+      CHECK(record.held_out_initial.has_value());
+      CHECK(record.held_out_final.has_value());
+      CHECK(!record.termination.empty());
+      const bool adamw = record.optimizer == "adamw";
+      CHECK(record.evaluations == std::ssize(record.losses));
+      CHECK(record.tokens == record.evaluations * (adamw ? 1 : 3) * 16);
+      if (adamw) CHECK(record.steps == 12);
+      // L-BFGS keeps the best point that it has seen.
+      if (!adamw) CHECK(record.final_loss <= record.initial_loss * (1 + 1e-12));
+      CHECK(reflections_of(tuned, l) != reflections_of(init, l));
+      for (const SiteKind kind : kLinearSites) {
+        tuned.layers[l][kind].online = init.layers[l][kind].online;
+      }
+    }
+    tuned.learning.clear();
+    CHECK(same_plan(tuned, init));
+  }
+}
+
+TEST_CASE("fine-tuning where nothing is rounded is refused") {
+  const auto method = small_method("ruquant", {{"global_reflection", "finetuned"}});
+  check_error([&] { method->check(tiny_config("grouped"), quant_settings("W16A16-Q4K4V4")); },
+              {"method.global_reflection", "finetuned", "W16A16-Q4K4V4"});
 }
 
 TEST_CASE("blocks that do not fit the model are refused with the site and what would") {

@@ -12,40 +12,22 @@ namespace {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-// What the plan must say is not the paper's: one line for each rotation, then sizes that do not
-// factor by FlatQuant's rule.
 MethodClaims claims(const std::vector<std::string>& derived, bool kronecker = true) {
   MethodClaims result;
   result.random = false;
-  result.fallbacks = [derived, kronecker](const ModelConfig& config) {
-    std::vector<std::string> all = derived;
-    for (const SiteKind kind : kLinearSites) {
-      const Index width = config.site_width(kind);
-      if (!kronecker || width % 4 != 2) continue;
-      const KroneckerSizes sizes = balanced_sizes(width);
-      all.push_back(fmt::format("{}: FlatQuant's rule has no factors of {}, {}x{} instead",
-                                to_string(kind), width, sizes.left, sizes.right));
-    }
-    return all;
-  };
+  result.fallbacks = singlequant_fallbacks(derived, kronecker);
   return result;
 }
 
-const std::string kArt =
-    "ART: the angle is reported of the paper; planes and representative are derived";
-const std::string kUrt =
-    "URT: n-1 turns to an equal-norm ramp, 2(n-1) where those cannot, are derived";
 const std::string kUrtReflection = "URT: one reflection to an equal-norm ramp is derived";
 const std::string kArtSeveral =
     "ART of several tokens: quartimax turns are derived, not the paper's";
 const std::string kUrtSeveral = "URT of several tokens: Procrustes steps to ramps are derived";
 
-TEST_CASE("singlequant obeys the laws of methods") {
-  check_method_laws("singlequant", claims({kArt, kUrt}));
-}
+TEST_CASE("singlequant obeys the laws of methods") { check_method_laws("singlequant"); }
 
 TEST_CASE("in blocks, through the quantized prefix") {
-  check_method_laws("singlequant", claims({kArt}, false),
+  check_method_laws("singlequant", claims({kArtDerived}, false),
                     {{"layout", "block"}, {"urt", "false"}, {"calibration", "samples"}});
 }
 
@@ -143,6 +125,57 @@ TEST_CASE("the mean becomes the same in every channel") {
     const RowVector<double> mean = after_steps(walked, 2).colwise().mean();
     CHECK((mean.array() - mean.mean()).abs().maxCoeff() < 1e-12 * mean.norm());
   }
+}
+
+std::string split_line(const std::string& tokens, const std::string& ratio) {
+  return "ART of " + tokens + " tokens: the split at " + ratio +
+         " times the median peak is derived";
+}
+
+TEST_CASE("ART of massive or of ordinary tokens is one more step, and the laws hold") {
+  // On these tensors every second token lies above the median peak.
+  for (const std::string tokens : {"massive", "ordinary"}) {
+    check_method_laws("singlequant", claims({kArtDerived, split_line(tokens, "1"), kUrtDerived}),
+                      {{"art_tokens", tokens}, {"massive_ratio", "1"}});
+    const WalkedSite walked = walk_one_site("singlequant", "multi-head",
+                                            {{"art_tokens", tokens}, {"massive_ratio", "1"}});
+    CHECK(walked.online.describe() == "kronecker(4x8), kronecker(4x8)");
+  }
+}
+
+TEST_CASE("ART flattens the largest token of those it is fitted to") {
+  const auto peak = [](const std::string& tokens, bool of_massive) {
+    const WalkedSite walked =
+        walk_one_site("singlequant", "multi-head",
+                      {{"urt", "false"}, {"art_tokens", tokens}, {"massive_ratio", "1.3"}});
+    const Vector<double> peaks = walked.tensor.cwiseAbs().rowwise().maxCoeff();
+    std::vector<double> sorted(peaks.begin(), peaks.end());
+    std::sort(sorted.begin(), sorted.end());
+    const double limit = 1.3 * sorted[sorted.size() / 2];
+    Index row = -1;
+    for (Index t = 0; t < peaks.size(); ++t) {
+      if ((peaks(t) > limit) != of_massive) continue;
+      if (row < 0 || peaks(t) > peaks(row)) row = t;
+    }
+    REQUIRE(row >= 0);
+    return after_steps(walked, 1).row(row).cwiseAbs().maxCoeff() / peaks(row);
+  };
+  CHECK(peak("massive", true) < 0.7);
+  CHECK(peak("ordinary", false) < 0.7);
+  CHECK(peak("massive", true) < peak("ordinary", true));
+  CHECK(peak("ordinary", false) < peak("massive", false));
+}
+
+TEST_CASE("without massive tokens ART sees all, and the plan names the sites") {
+  TinyBench<double> bench(tiny_config("multi-head"));
+  const auto method =
+      small_method("singlequant", {{"art_tokens", "massive"}, {"massive_ratio", "1000"}});
+  const Plan plan = bench.plan(*method, quant_settings());
+  CHECK(std::count(plan.fallbacks.begin(), plan.fallbacks.end(),
+                   "layers.1.mlp_out: no massive tokens, ART of all") == 1);
+  CHECK(std::count(plan.fallbacks.begin(), plan.fallbacks.end(), split_line("massive", "1000")) ==
+        1);
+  CHECK(plan.fallbacks.size() == 3 + 8);
 }
 
 TEST_CASE("with neither rotation nothing is turned, and nothing is said to be derived") {

@@ -7,18 +7,9 @@
 namespace ruq::test {
 namespace {
 
-std::vector<std::string> divided_online(const ModelConfig& config) {
-  if (config.heads == config.kv_heads) return {};
-  return {"attn_out: smoothing divides at run time (grouped-query heads)"};
-}
-
 MethodClaims scales() { return {.rotates_queries_and_keys = false, .random = false}; }
 
-TEST_CASE("smoothquant obeys the laws of methods") {
-  MethodClaims claims = scales();
-  claims.fallbacks = divided_online;
-  check_method_laws("smoothquant", claims);
-}
+TEST_CASE("smoothquant obeys the laws of methods") { check_method_laws("smoothquant"); }
 
 TEST_CASE("scales shared by a group of heads fold into v_proj, with nothing to fall back from") {
   check_method_laws("smoothquant", scales(), {{"smoothing_grouped", "shared"}});

@@ -111,6 +111,71 @@ TEST_CASE("the same under a residual basis") {
   CHECK(walked == run(planned.model(), bench.repeated(2), planned.hook()));
 }
 
+TEST_CASE("blocks are visited with both streams, and the quantized one goes through the plan") {
+  for (const char* shape : {"grouped", "biases"}) {
+    OneWindow bench(shape);
+    Plan plan = smoothed_plan(bench, "W4A4-Q4K4V4");
+    const LearningWindows windows{.train = 3, .held_out = 2, .tokens = 12};
+    const Matrix<double> start =
+        embed<double>(bench.model, bench.session.windows(3, 12, "learning"));
+    const PlannedModel<double> planned(bench.model, plan);
+    Matrix<double> quantized = start, original = start;
+    Index visits = 0;
+    bench.session.walk_blocks(windows, plan, [&](const BlockView<double>& block, Plan& here) {
+      CHECK(block.layer == visits++);
+      CHECK(block.train.windows() == 3);
+      CHECK(block.held_out.windows() == 2);
+      CHECK(block.train.float_input == original);
+      CHECK(relative_error(block.train.quantized_input, quantized) < 1e-12);
+      CHECK(block.held_out.target.rows() == 24);
+      CHECK(&here == &plan);
+      const auto l = static_cast<std::size_t>(block.layer);
+      block_forward<double>(bench.config, bench.model.layers[l], block.layer, 12, {}, original);
+      CHECK(block.train.target == original);
+      block_forward(bench.config, planned.model().layers[l], block.layer, 12, planned.hook(),
+                    quantized);
+    });
+    CHECK(visits == bench.config.layers);
+  }
+}
+
+TEST_CASE("a change that a visit makes to the plan acts on what follows") {
+  OneWindow bench("grouped");
+  Plan plan = Plan::identity("walk", 2, quant_settings("W16A16-Q16K16V16"));
+  bench.session.walk_blocks({.train = 1, .held_out = 0, .tokens = 12}, plan,
+                            [&](const BlockView<double>& block, Plan& here) {
+                              CHECK(block.held_out.windows() == 0);
+                              const bool same =
+                                  block.train.quantized_input == block.train.float_input;
+                              CHECK(same == (block.layer == 0));
+                              here.quant.set_widths(bit_widths("W2A2-Q2K2V2"));
+                            });
+}
+
+TEST_CASE("windows are drawn by purpose, and longer ones than the range are refused") {
+  OneWindow bench("grouped");
+  CHECK(bench.session.windows(2, 4, "a") == bench.session.windows(2, 4, "a"));
+  check_error([&] { bench.session.windows(1, 1000, "learning"); },
+              {"learning", "windows of 1000 tokens"});
+}
+
+TEST_CASE("levels of the sites are fitted on the way, on the quantized prefix") {
+  for (const char* name : {"centroid", "lloyd_max"}) {
+    OneWindow bench("grouped");
+    Plan plan = smoothed_plan(bench, "W4A4-Q16K16V16");
+    plan.quant.activation_levels = name;
+    Plan uniform = plan;
+    fit_activation_levels(bench.session, plan);
+    CHECK(plan.layers[0][SiteKind::attn_in].levels.levels.size() == 16);
+    for (std::size_t l = 0; l < 2; ++l) {
+      for (const SiteKind kind : kLinearSites) CHECK(!plan.layers[l][kind].levels.empty());
+    }
+    uniform.quant.activation_levels = "midpoint";
+    fit_activation_levels(bench.session, uniform);
+    CHECK(uniform.layers[0][SiteKind::attn_in].levels.empty());
+  }
+}
+
 TEST_CASE("the float stream is the float model's, behind what is folded, whatever the widths") {
   OneWindow bench("grouped");
   Plan plan = smoothed_plan(bench, "W2A2-Q2K2V2");

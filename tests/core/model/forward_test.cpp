@@ -83,6 +83,35 @@ TEST_CASE("windows of a batch do not see each other and start at position 0") {
   CHECK(relative_error(together, logits(model, ids, 36)) > 1e-3);
 }
 
+TEST_CASE("continuations with a shared context are what they are behind a context of their own") {
+  for (const TinyShape& shape : tiny_shapes()) {
+    CAPTURE(shape.name);
+    const Model<double> model = tiny_model(shape.config);
+    const auto ids = tiny_tokens(20, shape.config);
+    // A context of 7 rows, continuations of 4, 0 and 6, and another context with one of 3.
+    const Layout layout = {{0, 7}, {7, 4, 0, 7}, {11, 0, 0, 7}, {11, 6, 0, 7}, {17, 0}, {17, 3}};
+    const Matrix<double> shared = final_hidden<double>(model, ids, layout, {});
+    const auto alone = [&](Index begin, Index rows, Index context) {
+      std::vector<std::int32_t> own(ids.begin(), ids.begin() + context);
+      own.insert(own.end(), ids.begin() + begin, ids.begin() + begin + rows);
+      return Matrix<double>(final_hidden<double>(model, own, context + rows, {}).bottomRows(rows));
+    };
+    CHECK(relative_error(Matrix<double>(shared.middleRows(0, 7)), alone(0, 7, 0)) < 1e-12);
+    CHECK(relative_error(Matrix<double>(shared.middleRows(7, 4)), alone(7, 4, 7)) < 1e-12);
+    CHECK(relative_error(Matrix<double>(shared.middleRows(11, 6)), alone(11, 6, 7)) < 1e-12);
+    CHECK(relative_error(Matrix<double>(shared.middleRows(17, 3)), alone(17, 3, 0)) < 1e-12);
+  }
+}
+
+TEST_CASE("segments that do not cover the rows in order are a fault") {
+  const ModelConfig config = tiny_config("grouped");
+  const Model<double> model = tiny_model(config);
+  const auto ids = tiny_tokens(6, config);
+  for (const Layout& layout : {Layout{{0, 5}}, Layout{{1, 5}}, Layout{{0, 3}, {3, 3, 2, 2}}}) {
+    CHECK_THROWS(final_hidden<double>(model, ids, layout, {}));
+  }
+}
+
 TEST_CASE("hooks run in order, on tensors of the promised shapes, and may change them") {
   const ModelConfig config = tiny_config("normed heads");
   const Model<double> model = tiny_model(config);

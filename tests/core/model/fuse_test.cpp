@@ -288,6 +288,126 @@ TEST_CASE("a norm gain of zero survives a residual basis") {
   CHECK(relative_distance(logits(planned.model(), planned.hook()), logits(model, {})) < 1e-10);
 }
 
+// Two windows of 12 tokens, which give Hessians and samples.
+RoundingHelp<double> two_windows(const ModelConfig& config) {
+  return {tiny_tokens(24, config, 9), 12, {}};
+}
+
+TEST_CASE("a rounding with a Hessian sees what the network rounded so far gives each linear") {
+  for (const char* inputs : {"float", "quantized"}) {
+    for (const char* shape : {"grouped", "normed heads"}) {
+      CAPTURE(std::string(inputs));
+      CAPTURE(std::string(shape));
+      const ModelConfig config = tiny_config(shape);
+      const Model<double> model = tiny_model(config);
+      Plan plan = empty_plan(config);
+      plan.quant.rounding = "gptq";
+      plan.quant.rounding_options.hessian_inputs = inputs;
+      plan.layers[1][SiteKind::mlp_out].online = rotation(config.mlp_width, "r");
+      const RoundingHelp<double> help = two_windows(config);
+      const PlannedModel<double> planned(model, plan, {}, help);
+      REQUIRE(planned.rounded().size() == 7 * static_cast<std::size_t>(config.layers));
+
+      // Once more by hand for the last linear: the inputs come from the finished model, in which
+      // only linears behind this site could differ.
+      const Site last{config.layers - 1, SiteKind::mlp_out};
+      HessianAccumulator sums(config.mlp_width);
+      const SiteHook<double> collect = [&](const Site& site, Matrix<double>& tensor) {
+        Matrix<double> moved = tensor;
+        if (site == last) plan.layers[1][SiteKind::mlp_out].online.apply(moved);
+        planned.hook()(site, tensor);
+        if (site == last) sums.add(std::string(inputs) == "quantized" ? tensor : moved, 2);
+      };
+      final_hidden(planned.model(), help.ids, help.length, collect);
+      Matrix<double> weight = model.layers[1][Linear::down_proj].weight;
+      plan.layers[1][SiteKind::mlp_out].online.apply_dual(weight);
+      const Matrix<double> hessian = sums.hessian();
+      const auto expected = round_weight<double>(
+          "gptq", {weight, plan.quant.weight, &hessian, plan.quant.rounding_options});
+      CHECK(relative_error(planned.model().layers[1][Linear::down_proj].weight, expected.weight) <
+            1e-9);
+      CHECK(planned.rounded().back().details.at("loss") ==
+            doctest::Approx(expected.details.at("loss")));
+    }
+  }
+}
+
+TEST_CASE("GPTQ loses less at the outputs than rounding to nearest") {
+  const ModelConfig config = tiny_config("multi-head");
+  const Model<double> model = tiny_model(config);
+  Plan plan = Plan::identity("fuse", config.layers, quant_settings("W3A16-Q16K16V16"));
+  const RoundingHelp<double> help = {tiny_tokens(40 * 12, config, 9), 12, {}};
+  const auto error = [&](const char* rounding) {
+    plan.quant.rounding = rounding;
+    const PlannedModel<double> planned(model, plan, {}, help);
+    const auto ids = tiny_tokens(20 * 12, config, 10);
+    return relative_distance(final_hidden(planned.model(), ids, 12, planned.hook()),
+                             final_hidden<double>(model, ids, 12, {}));
+  };
+  CHECK(error("gptq") < 0.9 * error("rtn"));
+}
+
+TEST_CASE("a rounding that needs samples and has none is refused by name") {
+  const ModelConfig config = tiny_config("multi-head");
+  const Model<double> model = tiny_model(config);
+  for (const char* rounding : {"gptq", "uniquanf"}) {
+    Plan plan = empty_plan(config);
+    plan.quant.rounding = rounding;
+    check_error([&] { PlannedModel<double>(model, plan); }, {rounding, "needs sample sequences"});
+  }
+  Plan plan = empty_plan(config);
+  plan.quant.rounding = "flexround";
+  check_error([&] { PlannedModel<double>(model, plan, {}, two_windows(config)); },
+              {"flexround", "needs sample sequences"});
+}
+
+TEST_CASE("a learner gets both streams, the float block's output and the transformed weights") {
+  const ModelConfig config = tiny_config("grouped");
+  const Model<double> model = tiny_model(config);
+  Plan plan = empty_plan(config);
+  plan.quant.rounding = "uniquanf";
+  add_residual_basis(config, plan);
+  RoundingHelp<double> help = two_windows(config);
+  std::vector<Matrix<double>> inputs;
+  Matrix<double> expected = embed<double>(model, help.ids);
+  plan.residual.apply(expected);
+  help.learner = [&](const BlockTask<double>& task) {
+    CHECK(relative_error(task.samples.float_input, expected) < 1e-10);
+    Matrix<double> original = task.samples.float_input;
+    plan.residual.apply_transpose(original);  // orthogonal: back to the basis of the model
+    block_forward<double>(config, model.layers[std::size_t(task.layer)], task.layer, 12, {},
+                          original);
+    plan.residual.apply(original);
+    CHECK(relative_error(task.samples.target, original) < 1e-10);
+    expected = original;
+    if (task.layer == 0) CHECK(task.samples.quantized_input == task.samples.float_input);
+    if (task.layer == 1) CHECK(task.samples.quantized_input != task.samples.float_input);
+    for (const Linear linear : kLinears) task.weights[linear].weight *= 0.5;
+    task.rounded.emplace_back();
+  };
+  const PlannedModel<double> planned(model, plan, {}, help);
+  CHECK(planned.rounded().size() == 2);
+}
+
+TEST_CASE("learned clips act on weights and activations as their ratio would") {
+  const ModelConfig config = tiny_config("grouped");
+  const Model<double> model = tiny_model(config);
+  Plan ratio = empty_plan(config);
+  ratio.quant.weight.clip_ratio = 0.8;
+  ratio.quant.activation.clip_ratio = 0.7;
+  Plan clips = empty_plan(config);
+  for (LayerPlan& layer : clips.layers) {
+    for (const SiteKind kind : kLinearSites) layer[kind].clips = {0.7, 0.7};
+    for (const Linear linear : kLinears) {
+      const auto rows = Vector<double>::Constant(config.out_width(linear), 0.8);
+      layer.weight_clips[static_cast<std::size_t>(linear)] = {rows, rows};
+    }
+  }
+  const auto ids = tiny_tokens(12, config, 4);
+  const PlannedModel<double> a(model, ratio), b(model, clips);
+  CHECK(final_hidden(a.model(), ids, 12, a.hook()) == final_hidden(b.model(), ids, 12, b.hook()));
+}
+
 TEST_CASE("without_rounding changes widths alone") {
   Plan plan = empty_plan(tiny_config("grouped"));
   plan.quant.keys.clip_ratio = 0.9;

@@ -21,7 +21,10 @@ Plan rich_plan() {
                        .clip_ratio = 0.1 + 0.2,
                        .search = true};
   plan.quant.keys.rule = GridRule::quarot_activation;
-  plan.quant.rounding = "rtn";
+  plan.quant.rounding = "septq";
+  plan.quant.rounding_options.septq.kept_percent = 0.1 + 0.2;
+  plan.quant.rounding_options.uniquanf.mapping = "direct";
+  plan.quant.activation_levels = "centroid";
   Stream stream(1, "plan");
   plan.residual.append(Scale<double>{stream.signs(12)});
   plan.residual.append(HadamardStep{12, true});
@@ -35,6 +38,22 @@ Plan rich_plan() {
       Reflection<double>{stream.normal(12, 1).col(0).normalized()});
   plan.layers[1][SiteKind::mlp_in].online = Transform<double>(12);
   plan.layers[1].query_key.append(HadamardStep{4});
+  plan.layers[1][SiteKind::mlp_in].clips = {0.1 + 0.2, 0.75};
+  plan.layers[0][SiteKind::mlp_out].levels = {stream.uniform(15), stream.uniform(16)};
+  plan.layers[1].weight_clips[2] = {stream.uniform(5), stream.uniform(5)};
+  plan.learning.push_back({.where = "layers.0",
+                           .optimizer = "adamw",
+                           .objective = "block output",
+                           .losses = {3, 1, 2},
+                           .initial_loss = 0.1 + 0.2,
+                           .final_loss = 0.25,
+                           .held_out_final = 0.5,
+                           .steps = 3,
+                           .evaluations = 4,
+                           .tokens = 5,
+                           .termination = "Took all 3 steps.",
+                           .details = {{"noise", 0.125}, {"other", 2}}});
+  plan.learning.push_back({.where = "model"});
   plan.note_fallback("heads: something, instead");
   plan.note_fallback("attn_out: else");
   return plan;
@@ -69,6 +88,13 @@ TEST_CASE("plans that differ anywhere compare as different") {
   CHECK(differs([](Plan& p) { p.layers[1].query_key.append(HadamardStep{2}); }));
   CHECK(differs([](Plan& p) { p.layers[0][SiteKind::attn_in].folded = {}; }));
   CHECK(differs([](Plan& p) { p.note_fallback("one more"); }));
+  CHECK(differs([](Plan& p) { p.quant.rounding_options.gptq.damping = 0.5; }));
+  CHECK(differs([](Plan& p) { p.quant.activation_levels = "midpoint"; }));
+  CHECK(differs([](Plan& p) { p.layers[1][SiteKind::mlp_in].clips = {}; }));
+  CHECK(differs([](Plan& p) { p.layers[0][SiteKind::mlp_out].levels.levels(3) = 7; }));
+  CHECK(differs([](Plan& p) { p.layers[1].weight_clips[2]->high(0) = 7; }));
+  CHECK(differs([](Plan& p) { p.learning[0].held_out_final = {}; }));
+  CHECK(differs([](Plan& p) { p.learning[0].losses[1] = 7; }));
 }
 
 TEST_CASE("a file that is no plan is refused by name") {

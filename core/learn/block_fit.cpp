@@ -1,0 +1,156 @@
+#include "ruquant/learn/block_fit.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/learn/adamw.hpp"
+
+namespace ruq {
+namespace {
+
+template <class S>
+Matrix<S> input_of(const BlockSamples<S>& samples, bool float_stream, Index window, Index count) {
+  const Matrix<S>& all = float_stream ? samples.float_input : samples.quantized_input;
+  return all.middleRows(window * samples.length, count * samples.length);
+}
+
+template <class S>
+Matrix<S> error_of(const Matrix<S>& output, const BlockSamples<S>& samples, Index window) {
+  return output - samples.target.middleRows(window * samples.length, output.rows());
+}
+
+template <class S>
+double squared_norm(const Matrix<S>& m) {
+  return m.template cast<double>().squaredNorm();
+}
+
+// Adds the gradient of the loss of some windows to the block's sums and returns that loss.
+template <class S>
+double add_loss(BlockGrad<S>& block, const BlockSamples<S>& samples, const BlockFitOptions& options,
+                Index window, Index count) {
+  BlockRecord<S> record;
+  Matrix<S> error =
+      error_of<S>(block.forward(input_of(samples, options.float_stream, window, count),
+                                samples.length, &record),
+                  samples, window);
+  const auto size = static_cast<double>(error.size());
+  const double loss = squared_norm(error) / size;
+  const double unit = options.relative && loss > 0 ? loss : 1;
+  error *= static_cast<S>(2 / (size * unit));
+  block.backward(record, error);
+  return loss;
+}
+
+// One optimizer a group, since each has a decay of its own.
+class Optimizers {
+ public:
+  Optimizers(const std::vector<FitGroup>& groups, const BlockFitOptions& options, Index steps) {
+    for (const FitGroup& group : groups) {
+      optimizers_.push_back(AdamW({.weight_decay = group.weight_decay}));
+      rates_.push_back(
+          {options.final_rate ? LearningRate::Shape::cosine : LearningRate::Shape::constant,
+           group.learning_rate, options.final_rate.value_or(0), steps});
+    }
+  }
+  void step(Index step, const std::vector<Vector<double>>& gradients,
+            std::vector<FitGroup>& groups) {
+    RUQ_CHECK(gradients.size() == groups.size(), "{} gradients for {} groups", gradients.size(),
+              groups.size());
+    for (std::size_t i = 0; i < groups.size(); ++i) {
+      with_context(groups[i].name, [&] {
+        optimizers_[i].step(0, groups[i].value, gradients[i], rates_[i].at(step));
+      });
+    }
+  }
+
+ private:
+  std::vector<AdamW> optimizers_;
+  std::vector<LearningRate> rates_;
+};
+
+template <class S>
+void check_samples(const BlockSamples<S>& train, const BlockFitOptions& options) {
+  if (train.windows() < 1) fail("learning a block: found no windows, expected at least one");
+  if (options.batch < 1 || options.epochs < 0) {
+    fail("learning a block: found {} epochs of batches of {}, expected whole numbers from 0 and 1",
+         options.epochs, options.batch);
+  }
+}
+
+}  // namespace
+
+void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,
+          const LearningSchedule& paper, const std::function<void(bool)>& also) {
+  fields.add_preset("schedule", schedule.preset, {"short", "paper"},
+                    "how much is learned from: a few windows, or as published",
+                    [&schedule, brief, paper, also](const std::string& name) {
+                      schedule = name == "paper" ? paper : brief;
+                      schedule.preset = name;
+                      if (also) also(name == "paper");
+                    });
+  fields.add("epochs", schedule.epochs, {.min = 0, .max = 1000}, "passes over the windows");
+  fields.add("learning_windows", schedule.windows.train, {.min = 1, .max = 4096},
+             "sequences that are learned from");
+  fields.add("held_out_windows", schedule.windows.held_out, {.min = 0, .max = 4096},
+             "sequences on which what was learned is judged");
+  fields.add("learning_tokens", schedule.windows.tokens, {.min = 1, .max = 65536},
+             "tokens of one sequence");
+  fields.add("learning_batch", schedule.batch, {.min = 1, .max = 4096}, "sequences of one step");
+}
+
+template <class S>
+double block_output_error(const BlockGrad<S>& block, const BlockSamples<S>& samples,
+                          bool float_stream) {
+  double sum = 0;
+  for (Index w = 0; w < samples.windows(); ++w) {
+    sum += squared_norm(error_of<S>(
+        block.forward(input_of(samples, float_stream, w, 1), samples.length), samples, w));
+  }
+  return sum / static_cast<double>(samples.target.size());
+}
+
+template <class S>
+LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const BlockSamples<S>& train,
+                         const BlockSamples<S>& held_out, const BlockFitOptions& options,
+                         std::vector<FitGroup>& groups) {
+  check_samples(train, options);
+  const auto error_on = [&](const BlockSamples<S>& samples) {
+    return block_output_error(block, samples, options.float_stream);
+  };
+  LearningRecord record;
+  record.optimizer = "adamw";
+  record.objective = options.objective;
+  block.install(chart.build(groups));
+  record.initial_loss = error_on(train);
+  if (held_out.windows() > 0) record.held_out_initial = error_on(held_out);
+
+  const Index windows = train.windows();
+  const Index steps_an_epoch = (windows + options.batch - 1) / options.batch;
+  Optimizers optimizers(groups, options, options.epochs * steps_an_epoch);
+  for (Index step = 0; step < options.epochs * steps_an_epoch; ++step) {
+    const Index window = step % steps_an_epoch * options.batch;
+    const Index count = std::min(options.batch, windows - window);
+    record.losses.push_back(add_loss(block, train, options, window, count));
+    optimizers.step(step, chart.pull_back(groups, block.take_gradients()), groups);
+    block.install(chart.build(groups));
+    record.tokens += count * train.length;
+    ++record.steps;
+  }
+  record.evaluations = record.steps;
+  record.final_loss = error_on(train);
+  if (held_out.windows() > 0) record.held_out_final = error_on(held_out);
+  record.termination = fmt::format("Took all {} steps.", record.steps);
+  return record;
+}
+
+#define RUQ_INSTANTIATE(S)                                                                    \
+  template double block_output_error(const BlockGrad<S>&, const BlockSamples<S>&, bool);      \
+  template LearningRecord fit_block(BlockGrad<S>&, const BlockChart&, const BlockSamples<S>&, \
+                                    const BlockSamples<S>&, const BlockFitOptions&,           \
+                                    std::vector<FitGroup>&);
+RUQ_INSTANTIATE(float)
+RUQ_INSTANTIATE(double)
+#undef RUQ_INSTANTIATE
+
+}  // namespace ruq

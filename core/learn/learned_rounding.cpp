@@ -1,0 +1,219 @@
+#include "ruquant/learn/learned_rounding.hpp"
+
+#include <chrono>
+#include <utility>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/rng.hpp"
+#include "ruquant/learn/adamw.hpp"
+#include "ruquant/learn/block_grad.hpp"
+
+namespace ruq {
+namespace {
+
+std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
+
+template <class S>
+Eigen::Map<Vector<double>> flat(Matrix<S>& matrix) {
+  return {matrix.data(), matrix.size()};
+}
+
+// The learnable form of all weights of one block. Parameters are kept in double: steps are small
+// beside them.
+class Weights {
+ public:
+  template <class S>
+  Weights(const LayerWeights<S>& weights, const QuantSettings& quant)
+      : options_(quant.rounding_options.uniquanf),
+        learn_(quant.rounding_options.learning),
+        levels_learn_(quant.rounding == "uniquanf"),
+        optimizer_({.learning_rate = learn_.learning_rate}) {
+    for (const Linear linear : kLinears) {
+      Matrix<double>& weight = weight_[at(linear)];
+      weight = weights[linear].weight.template cast<double>();
+      parameters_[at(linear)] = levels_learn_ ? unified_start(weight, quant.weight, options_)
+                                              : uniform_start(weight, quant.weight);
+    }
+    map(0);
+  }
+
+  void map(Index step) {
+    parallel_for(static_cast<Index>(kLinears.size()), [&](Index i) {
+      const auto l = static_cast<std::size_t>(i);
+      map_codes(weight_[l], parameters_[l], options_, step, codes_[l]);
+    });
+  }
+
+  template <class S>
+  PerLinear<Matrix<S>> values() const {
+    PerLinear<Matrix<S>> all;
+    for (const Linear linear : kLinears) {
+      all[at(linear)] =
+          uniquanf_values(parameters_[at(linear)], codes_[at(linear)]).template cast<S>();
+    }
+    return all;
+  }
+
+  /// One Adam step against ∂L/∂ of the values; `share` of the learning rates.
+  template <class S>
+  void step(const PerLinear<Matrix<S>>& upstream, double share) {
+    for (const Linear linear : kLinears) {
+      auto& p = parameters_[at(linear)];
+      auto gradients = uniquanf_gradients<double>(weight_[at(linear)], p, codes_[at(linear)],
+                                                  upstream[at(linear)].template cast<double>(),
+                                                  options_.gradient_filter);
+      const std::size_t slot = 4 * at(linear);
+      const double rate = share * learn_.learning_rate;
+      optimizer_.step(slot, p.d1, gradients.d1, rate);
+      optimizer_.step(slot + 1, flat(p.d2), flat(gradients.d2), rate);
+      optimizer_.step(slot + 2, p.d3, gradients.d3, rate);
+      if (!levels_learn_) continue;
+      optimizer_.step(slot + 3, flat(p.alpha), flat(gradients.alpha),
+                      share * learn_.level_learning_rate);
+    }
+  }
+
+  /// The deployed form of one weight, and how far it is from the learned one.
+  template <class S>
+  RoundedLinear deploy(Linear linear, const QuantSpec& spec, Matrix<S>& weight) const {
+    const auto& p = parameters_[at(linear)];
+    const Matrix<double> learned = uniquanf_values(p, codes_[at(linear)]);
+    const Matrix<double> deployed = to_binary_code(p, codes_[at(linear)]).decode(weight.cols());
+    weight = deployed.cast<S>();
+    const auto width = static_cast<double>(group_width(spec, weight.cols()));
+    const double parameters = static_cast<double>(levels_learn_ ? spec.bits + 1 : 2);
+    RoundedLinear rounded;
+    rounded.linear = linear;
+    rounded.size = weight.size();
+    rounded.bits = {.codes = static_cast<double>(spec.bits), .grid = 16 * parameters / width};
+    rounded.details["unification_error"] =
+        (deployed - learned).cwiseAbs().maxCoeff() / learned.cwiseAbs().maxCoeff();
+    return rounded;
+  }
+
+ private:
+  UniquanfOptions options_;
+  BlockLearningOptions learn_;
+  bool levels_learn_;
+  AdamW optimizer_;
+  PerLinear<Matrix<double>> weight_;
+  PerLinear<UniquanfParameters<double>> parameters_;
+  PerLinear<Codes> codes_;
+};
+
+template <class S>
+BlockGrad<S> block_of(const BlockTask<S>& task) {
+  const LayerPlan& plan = task.plan.layers[static_cast<std::size_t>(task.layer)];
+  PerSite<Transform<double>> online;
+  BlockParameters parameters;
+  parameters.query_key = plan.query_key;
+  for (const SiteKind kind : kLinearSites) {
+    if (!plan[kind].levels.empty()) {
+      fail(
+          "weight rounding '{}' learns with activations on the uniform grid; found levels of "
+          "their own (quant.activation_levels)",
+          task.plan.quant.rounding);
+    }
+    online[static_cast<std::size_t>(kind)] = plan[kind].online;
+    parameters.activation_clips[static_cast<std::size_t>(kind)] = plan[kind].clips;
+  }
+  BlockGrad<S> block(task.config, task.weights, online, task.plan.quant, task.layer);
+  block.install(std::move(parameters));
+  return block;
+}
+
+template <class S>
+Matrix<S> error_of(const BlockGrad<S>& block, const BlockSamples<S>& samples, Index window,
+                   Matrix<S> input, BlockRecord<S>* record) {
+  Matrix<S> error = block.forward(std::move(input), samples.length, record);
+  error -= samples.target.middleRows(window * samples.length, samples.length);
+  return error;
+}
+
+// Mean squared error of the output over the windows [first, last), on the quantized stream.
+template <class S>
+double loss_over(const BlockGrad<S>& block, const BlockSamples<S>& samples, Index first,
+                 Index last) {
+  double sum = 0;
+  for (Index w = first; w < last; ++w) {
+    const Matrix<S> input = samples.quantized_input.middleRows(w * samples.length, samples.length);
+    sum += error_of<S>(block, samples, w, input, nullptr).template cast<double>().squaredNorm();
+  }
+  return sum / static_cast<double>((last - first) * samples.length * samples.target.cols());
+}
+
+// Every entry from one stream or the other.
+template <class S>
+Matrix<S> mixed_input(const BlockSamples<S>& samples, Index window, double mixing, Draws& draws) {
+  const Index begin = window * samples.length;
+  Matrix<S> input = samples.quantized_input.middleRows(begin, samples.length);
+  if (mixing == 0) return input;
+  const Vector<double> coins = draws.uniform(input.size());
+  const S* const other = samples.float_input.data() + begin * input.cols();
+  for (Index i = 0; i < input.size(); ++i) {
+    if (coins(i) < mixing) input.data()[i] = other[i];
+  }
+  return input;
+}
+
+}  // namespace
+
+template <class S>
+void learned_rounding(const BlockTask<S>& task) {
+  const auto clock = std::chrono::steady_clock::now();
+  const QuantSettings& quant = task.plan.quant;
+  const BlockLearningOptions& options = quant.rounding_options.learning;
+  const BlockSamples<S>& samples = task.samples;
+  const Index train = samples.windows() - options.held_out;
+  if (train < 1) {
+    fail("quant.learning.held_out: found {}, expected fewer than the {} calibration windows",
+         options.held_out, samples.windows());
+  }
+  BlockGrad<S> block = block_of(task);
+  Weights weights(task.weights, quant);
+  block.set_weights(weights.template values<S>());
+
+  LearningRecord record{.where = fmt::format("layers.{}", task.layer),
+                        .optimizer = "adam",
+                        .objective = "block output"};
+  record.initial_loss = loss_over(block, samples, 0, train);
+  if (options.held_out > 0) {
+    record.held_out_initial = loss_over(block, samples, train, samples.windows());
+  }
+  Stream stream(static_cast<std::uint64_t>(task.layer), "learned rounding");
+  const LearningRate rate{LearningRate::Shape::cosine, 1, 0, options.epochs * train};
+  const double count = static_cast<double>(samples.length * samples.target.cols());
+  for (Index step = 0; step < options.epochs * train; ++step) {
+    const Index window = step % train;
+    BlockRecord<S> forward;
+    Matrix<S> error = error_of(block, samples, window,
+                               mixed_input(samples, window, options.mixing, stream), &forward);
+    record.losses.push_back(error.template cast<double>().squaredNorm() / count);
+    error *= static_cast<S>(2 / count);
+    block.backward(forward, error);
+    weights.step(block.take_weight_gradients(), rate.at(step));
+    weights.map(step + 1);
+    block.set_weights(weights.template values<S>());
+  }
+  record.final_loss = loss_over(block, samples, 0, train);
+  if (options.held_out > 0) {
+    record.held_out_final = loss_over(block, samples, train, samples.windows());
+  }
+  record.steps = record.evaluations = options.epochs * train;
+  record.tokens = record.steps * samples.length;
+  record.termination = fmt::format("Took all {} steps.", record.steps);
+  task.learning.push_back(std::move(record));
+
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - clock;
+  for (const Linear linear : kLinears) {
+    RoundedLinear rounded = weights.deploy(linear, quant.weight, task.weights[linear].weight);
+    rounded.layer = task.layer;
+    rounded.seconds = seconds.count() / static_cast<double>(kLinears.size());
+    task.rounded.push_back(std::move(rounded));
+  }
+}
+
+template void learned_rounding(const BlockTask<float>&);
+template void learned_rounding(const BlockTask<double>&);
+
+}  // namespace ruq
