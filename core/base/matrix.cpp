@@ -132,8 +132,8 @@ void sgemm(const ConstMatrixView<float>& a, const ConstMatrixView<float>& b, cha
 }
 #endif
 
-// A single window must keep more than one thread busy. Rows are products of their own: halving a
-// tile changes no bits.
+// A window of one tile must keep more than one thread busy. Halving it changed no bits, in float or
+// in double, on the machine where it was tried: rows of a product do not depend on each other.
 Index tile_rows(Index rows) { return rows > kRowTile ? kRowTile : kRowTile / 2; }
 
 }  // namespace
