@@ -80,6 +80,14 @@ void check_samples(const BlockSamples<S>& train, const BlockFitOptions& options)
 
 }  // namespace
 
+void bind(Fields& fields, LearningWindows& windows) {
+  fields.add("learning_windows", windows.train, {.min = 1, .max = 4096},
+             "sequences that are learned from");
+  fields.add("held_out_windows", windows.held_out, {.min = 0, .max = 4096},
+             "sequences on which what was learned is judged");
+  fields.add("learning_tokens", windows.tokens, {.min = 1, .max = 65536}, "tokens of one sequence");
+}
+
 void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,
           const LearningSchedule& paper, const std::function<void(bool)>& also) {
   fields.add_preset("schedule", schedule.preset, {"short", "paper"},
@@ -90,12 +98,7 @@ void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& br
                       if (also) also(name == "paper");
                     });
   fields.add("epochs", schedule.epochs, {.min = 0, .max = 1000}, "passes over the windows");
-  fields.add("learning_windows", schedule.windows.train, {.min = 1, .max = 4096},
-             "sequences that are learned from");
-  fields.add("held_out_windows", schedule.windows.held_out, {.min = 0, .max = 4096},
-             "sequences on which what was learned is judged");
-  fields.add("learning_tokens", schedule.windows.tokens, {.min = 1, .max = 65536},
-             "tokens of one sequence");
+  bind(fields, schedule.windows);
   fields.add("learning_batch", schedule.batch, {.min = 1, .max = 4096}, "sequences of one step");
 }
 

@@ -105,15 +105,6 @@ void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& o
   if (options.rotation == "hadamard") rotate_queries_and_keys(config, config.head_width, plan);
 }
 
-void bind_windows(Fields& fields, LearningWindows& windows, const std::string& prefix) {
-  fields.add(prefix + "windows", windows.train, {.min = 1, .max = 4096},
-             "sequences that the method learns from");
-  fields.add(prefix + "held_out", windows.held_out, {.min = 0, .max = 4096},
-             "sequences that judge what was learned");
-  fields.add(prefix + "window_tokens", windows.tokens, {.min = 2, .max = 1 << 20},
-             "tokens of one of them");
-}
-
 Matrix<double> haar_orthogonal(Index n, Draws& draws) {
   const Eigen::MatrixXd gauss = draws.normal(n, n);
   const Eigen::HouseholderQR<Eigen::MatrixXd> qr(gauss);

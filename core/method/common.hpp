@@ -43,9 +43,6 @@ struct QueryKeyOptions {
 void bind(Fields& fields, QueryKeyOptions& options);
 void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& options, Plan& plan);
 
-/// Fields "<prefix>windows", "<prefix>held_out", "<prefix>window_tokens" of a method that learns.
-void bind_windows(Fields& fields, LearningWindows& windows, const std::string& prefix);
-
 /// A Haar-distributed orthogonal matrix: QR of a Gaussian, signs fixed.
 Matrix<double> haar_orthogonal(Index n, Draws& draws);
 

@@ -8,6 +8,7 @@
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/learn/block_fit.hpp"
 #include "ruquant/learn/fine_tune.hpp"
 #include "ruquant/learn/reflection.hpp"
 #include "ruquant/method/entries.hpp"
@@ -220,10 +221,10 @@ void Ruquant::bind(Fields& fields) {
   fields.add_preset("schedule", options_.schedule, {"short", "paper"},
                     "how long reflections are tuned on the block's output",
                     [this](const std::string& name) { apply_schedule(name); });
-  bind_windows(fields, options_.finetune_windows, "finetune_");
+  ruq::bind(fields, options_.finetune_windows);
   fields.add_choice("finetune_optimizer", options_.finetune.optimizer, {"adamw", "lbfgs"},
                     "the published recipe, or L-BFGS on the spheres");
-  fields.add("finetune_epochs", options_.finetune.epochs, {.min = 0, .max = 10000},
+  fields.add("epochs", options_.finetune.epochs, {.min = 0, .max = 10000},
              "adamw: passes over the training windows, one a step");
   fields.add("finetune_learning_rate", options_.finetune.adamw.learning_rate, {.min = 0, .max = 10},
              "adamw: constant rate");

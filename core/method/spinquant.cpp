@@ -159,9 +159,9 @@ class SpinQuant final : public MethodBase<SpinQuant> {
                       });
     Schedule& schedule = options_.schedule;
     fields.add("steps", schedule.steps, {.min = 1, .max = 100000}, "steps of Cayley SGD");
-    fields.add("windows_per_step", schedule.windows, {.min = 1, .max = 1024},
+    fields.add("learning_batch", schedule.windows, {.min = 1, .max = 1024},
                "windows whose mean loss a step sees");
-    fields.add("window_tokens", schedule.tokens, {.min = 2, .max = 1 << 20},
+    fields.add("learning_tokens", schedule.tokens, {.min = 2, .max = 1 << 20},
                "tokens of one of these windows");
     fields.add("learning_rate", options_.learning_rate, {.min = 0},
                "bound of the step length, cosine to zero");

@@ -269,7 +269,8 @@ class Learned(Case):
     def test_a_plan_is_learned_once_for_all_roundings(self):
         folder = self.run_sweep(self.config(
             "method: flatquant\nactivations.measure: false\n"
-            "method.windows: 2\nmethod.held_out: 1\nmethod.window_tokens: 32\nmethod.epochs: 2\n"
+            "method.learning_windows: 2\nmethod.held_out_windows: 1\nmethod.learning_tokens: 32\n"
+            "method.epochs: 2\n"
             "sweep: {quant.rounding: [rtn, gptq, uniquanf]}\n"), "calibration.windows=4")
         results = list(self.results(folder).values())
         self.assertEqual(len(results), 3)

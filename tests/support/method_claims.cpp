@@ -55,6 +55,14 @@ Lines infoquant_fallbacks(const ModelConfig& config) {
   return lines;
 }
 
+Lines spinquant_fallbacks(const ModelConfig& config) {
+  Lines lines = hadamard_fallback("residual", config.width);
+  append(lines, hadamard_fallback("values", config.head_width));
+  append(lines, hadamard_fallback("heads", config.head_width));
+  append(lines, hadamard_fallback("mlp_out", config.mlp_width));
+  return lines;
+}
+
 // Sites that get a Kronecker product of their own.
 Lines flatquant_fallbacks(const ModelConfig& config) {
   Lines lines;
@@ -83,6 +91,7 @@ const std::map<std::string, MethodClaims>& table() {
       {"quarot",
        {.residual_basis = true,
         .fallbacks = [](const ModelConfig& config) { return quarot_fallbacks(config, false); }}},
+      {"spinquant", {.residual_basis = true, .fallbacks = spinquant_fallbacks}},
       {"singlequant",
        {.random = false, .fallbacks = singlequant_fallbacks({kArtDerived, kUrtDerived})}},
       {"learned_rotation", with(learned_rotation_fallbacks)},

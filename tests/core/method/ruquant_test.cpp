@@ -216,11 +216,11 @@ TEST_CASE("fine-tuning moves the reflections of every block and nothing else, an
     const Plan init = bench.plan(*small_method("ruquant", settings), quant_settings());
     settings.insert(settings.end(), {{"global_reflection", "finetuned"},
                                      {"finetune_optimizer", optimizer},
-                                     {"finetune_windows", "3"},
-                                     {"finetune_held_out", "2"},
-                                     {"finetune_window_tokens", "16"},
+                                     {"learning_windows", "3"},
+                                     {"held_out_windows", "2"},
+                                     {"learning_tokens", "16"},
                                      {"finetune_iterations", "6"},
-                                     {"finetune_epochs", "4"}});
+                                     {"epochs", "4"}});
     const auto method = small_method("ruquant", settings);
     CHECK(method->needs_model());
     Plan tuned = bench.plan(*method, quant_settings());

@@ -7,27 +7,14 @@
 #include "ruquant/learn/model_rotation.hpp"
 #include "ruquant/transform/hadamard.hpp"
 #include "support/laws.hpp"
+#include "support/method_claims.hpp"
 
 namespace ruq::test {
 namespace {
 
 using Settings = std::vector<std::pair<std::string, std::string>>;
 
-const Settings kSmall = {{"steps", "3"}, {"window_tokens", "8"}};
-
-std::vector<std::string> missing(const ModelConfig& config) {
-  std::vector<std::string> expected;
-  const auto note = [&](const std::string& where, Index n) {
-    if (hadamard_exists(n)) return;
-    expected.push_back(where + ": no Hadamard matrix of order " + std::to_string(n) +
-                       ", a random orthogonal matrix instead");
-  };
-  note("residual", config.width);
-  note("values", config.head_width);
-  note("heads", config.head_width);
-  note("mlp_out", config.mlp_width);
-  return expected;
-}
+const Settings kSmall = {{"steps", "3"}, {"learning_tokens", "8"}};
 
 Settings with(Settings settings) {
   settings.insert(settings.begin(), kSmall.begin(), kSmall.end());
@@ -41,8 +28,8 @@ Plan plan_of(const TinyBench<double>& bench, const Settings& settings,
 }
 
 TEST_CASE("spinquant obeys the laws of methods") {
-  check_method_laws("spinquant", {.residual_basis = true, .fallbacks = missing}, kSmall);
-  CHECK(missing(tiny_config("odd factors")).size() == 4);
+  check_method_laws("spinquant", method_claims("spinquant"), kSmall);
+  CHECK(method_claims("spinquant").fallbacks(tiny_config("odd factors")).size() == 4);
 }
 
 TEST_CASE("learning lowers the loss and says so; the rotations stay orthogonal") {
@@ -51,8 +38,8 @@ TEST_CASE("learning lowers the loss and says so; the rotations stay orthogonal")
     const ModelConfig config = tiny_config(shape);
     TinyBench<double> bench(config);
     const Plan plan = plan_of(bench, {{"steps", "20"},
-                                      {"window_tokens", "32"},
-                                      {"windows_per_step", "8"},
+                                      {"learning_tokens", "32"},
+                                      {"learning_batch", "8"},
                                       {"learning_rate", "0.1"}});
     REQUIRE(plan.learning.size() == 1);
     const LearningRecord& record = plan.learning[0];
@@ -117,8 +104,8 @@ TEST_CASE("the paper's schedule is a preset, and single fields win over it") {
   method->bind(fields);
   fields.set("schedule", "paper");
   CHECK(fields.find("steps")->get() == "100");
-  CHECK(fields.find("windows_per_step")->get() == "8");
-  CHECK(fields.find("window_tokens")->get() == "2048");
+  CHECK(fields.find("learning_batch")->get() == "8");
+  CHECK(fields.find("learning_tokens")->get() == "2048");
   fields.set("steps", "3");
   CHECK(fields.find("steps")->get() == "3");
 }
