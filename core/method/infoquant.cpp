@@ -110,10 +110,11 @@ struct LayerValues {
 class InfoQuant final : public MethodBase<InfoQuant> {
  public:
   void bind(Fields& fields) override {
-    fields.add_preset("schedule", schedule_, {"paper", "short"},
-                      "480 steps of 8192 tokens (15 epochs of 128 sequences of 2048, 4 a step), or "
-                      "40 of 512",
-                      [this](const std::string& name) { apply_schedule(name); });
+    fields.add_preset(
+        "schedule", schedule_, {"short", "paper"},
+        "40 steps of 512 tokens, or 480 of 8192 (15 epochs of 128 sequences of 2048, 4 "
+        "a step)",
+        [this](const std::string& name) { apply_schedule(name); });
     fields.add("blocks", blocks_, {.min = 1}, "blocks of the matrices at attn_in and mlp_in");
     fields.add("steps", learning_.steps, {.min = 0, .max = 1000000},
                "steps of each matrix; 0 leaves the random start");
@@ -302,9 +303,9 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     site_of(plan, site).folded.append(step_of(maps, of_heads));
   }
 
-  std::string schedule_ = "paper";
+  std::string schedule_ = "short";
   Index blocks_ = 2;
-  RotationOptions learning_{.steps = 480, .batch_rows = 8192};
+  RotationOptions learning_{.steps = 40, .batch_rows = 512};
   double rate_start_ = 2, rate_end_ = 0.02;
   PsotOptions psot_;
 };
