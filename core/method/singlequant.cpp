@@ -61,9 +61,11 @@ void bind_layout(Fields& fields, SingleQuantOptions& o) {
 void bind_fit(Fields& fields, SingleQuantOptions& o) {
   fields.add("art", o.art, "the alignment rotation");
   fields.add("urt", o.urt, "the uniformity rotation, after it");
-  fields.add_choice("art_tokens", o.art_tokens, {"all", "massive", "ordinary"},
-                    "tokens that ART is fitted to: all, those with massive entries or the others; "
-                    "URT then follows as a second step, fitted to all (ours)");
+  fields.add_choice(
+      "art_tokens", o.art_tokens, {"all", "massive", "ordinary"},
+      "tokens that ART is fitted to: all, those with massive entries or the others. With the "
+      "last two URT is a second step with a representative of its own, chosen after "
+      "ART: compare them with each other, and with `all` without URT (ours)");
   fields.add("massive_ratio", o.massive_ratio, {.min = 1, .max = 1e6},
              "a token is massive when its peak is this many times the median peak of the site");
   fields.add_choice("fit", o.fit, {"token", "tokens"},
