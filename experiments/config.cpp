@@ -155,6 +155,16 @@ std::vector<std::pair<std::string, std::string>> Config::flat() const {
   return pairs;
 }
 
+std::vector<std::pair<std::string, std::string>> Config::flat_changes() const {
+  const auto defaults = Config(method_name).flat();
+  const auto all = flat();
+  std::vector<std::pair<std::string, std::string>> changes;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].first == "method" || all[i] != defaults[i]) changes.push_back(all[i]);
+  }
+  return changes;
+}
+
 bool Config::measures_language() const {
   return evaluation.language == "auto" ? activations.path.empty() : evaluation.language == "true";
 }

@@ -67,6 +67,9 @@ class Config {
   Fields fields();
   /// Every option with its value, in the order of fields(): the canonical form that is hashed.
   std::vector<std::pair<std::string, std::string>> flat() const;
+  /// The same without options that have their default: an option that is added later leaves the
+  /// names of earlier trials alone. Whoever changes a default raises a result version.
+  std::vector<std::pair<std::string, std::string>> flat_changes() const;
   /// Whether the model runs on text, and whether single tensors are measured.
   bool measures_language() const;
   bool measures_tensors() const { return activations.measure; }

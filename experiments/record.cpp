@@ -168,7 +168,7 @@ PlannedTrial plan_trial(const Trial& trial) {
       "executor {}\nmethod {}\nbackend {}\npreset {}\n", kExecutorVersion,
       method_info(trial.config->method_name).result_version, math_backend(), RUQ_PRESET);
   // A path is not part of the identity: the digests of what it leads to are.
-  for (const auto& [key, value] : trial.config->flat()) {
+  for (const auto& [key, value] : trial.config->flat_changes()) {
     if (key.ends_with(".path")) continue;
     text += fmt::format("{}={}\n", key, value);
   }

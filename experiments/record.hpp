@@ -3,11 +3,11 @@
 //   runs/<config>/sweep.yaml summary.csv summary.md
 //   runs/<config>/<trial id>/config.yaml status log.txt plan.h5 results.h5 results.json timing.json
 //
-// A trial id is a hash of the resolved options, the digests of the inputs, the math backend, the
-// build preset and the result versions of method and executor, never of the clock: running again
-// skips what is done. Every file is written beside and renamed; `status` is `running`, `done`
-// or `failed: <why>`, and is written last. results.json holds no time and no machine, so the same
-// trial gives the same bytes whatever the number of threads or jobs.
+// A trial id is a hash of the options that differ from their defaults, the digests of the inputs,
+// the math backend, the build preset and the result versions of method and executor, never of the
+// clock: running again skips what is done. Every file is written beside and renamed; `status` is
+// `running`, `done` or `failed: <why>`, and is written last. results.json holds no time and no
+// machine, so the same trial gives the same bytes whatever the number of threads or jobs.
 #pragma once
 
 #include <filesystem>

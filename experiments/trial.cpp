@@ -86,7 +86,7 @@ std::string plan_key(const Config& config, const std::string& session_key) {
   ruq::bind(of_rounding, options, "quant.");
   std::string key = fmt::format("{} {} {} {}", session_key, kExecutorVersion, config.method_name,
                                 method_info(config.method_name).result_version);
-  for (const auto& [name, value] : config.flat()) {
+  for (const auto& [name, value] : config.flat_changes()) {
     if (name == "quant.rounding" || of_rounding.find(name) != nullptr) continue;
     if (name.starts_with("method.") || name.starts_with("quant.") || name == "seed") {
       key += fmt::format(" {}={}", name, value);

@@ -86,6 +86,8 @@ void bind(Fields& fields, LearningWindows& windows) {
   fields.add("held_out_windows", windows.held_out, {.min = 0, .max = 4096},
              "sequences on which what was learned is judged");
   fields.add("learning_tokens", windows.tokens, {.min = 1, .max = 65536}, "tokens of one sequence");
+  fields.add("learning_blocks", windows.blocks, {.min = 0},
+             "blocks that are learned, from the first on, to try a long schedule; 0: all");
 }
 
 void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,

@@ -165,6 +165,8 @@ void learned_rounding(const BlockTask<S>& task) {
   const BlockLearningOptions& options = quant.rounding_options.learning;
   const BlockSamples<S>& samples = task.samples;
   const Index train = samples.windows() - options.held_out;
+  const bool learns = options.blocks == 0 || task.layer < options.blocks;
+  const Index epochs = learns ? options.epochs : 0;
   if (train < 1) {
     fail("quant.learning.held_out: found {}, expected fewer than the {} calibration windows",
          options.held_out, samples.windows());
@@ -181,9 +183,9 @@ void learned_rounding(const BlockTask<S>& task) {
     record.held_out_initial = loss_over(block, samples, train, samples.windows());
   }
   Stream stream(static_cast<std::uint64_t>(task.layer), "learned rounding");
-  const LearningRate rate{LearningRate::Shape::cosine, 1, 0, options.epochs * train};
+  const LearningRate rate{LearningRate::Shape::cosine, 1, 0, epochs * train};
   const double count = static_cast<double>(samples.length * samples.target.cols());
-  for (Index step = 0; step < options.epochs * train; ++step) {
+  for (Index step = 0; step < epochs * train; ++step) {
     const Index window = step % train;
     BlockRecord<S> forward;
     Matrix<S> error = error_of(block, samples, window,
@@ -199,7 +201,7 @@ void learned_rounding(const BlockTask<S>& task) {
   if (options.held_out > 0) {
     record.held_out_final = loss_over(block, samples, train, samples.windows());
   }
-  record.steps = record.evaluations = options.epochs * train;
+  record.steps = record.evaluations = epochs * train;
   record.tokens = record.steps * samples.length;
   record.termination = fmt::format("Took all {} steps.", record.steps);
   task.learning.push_back(std::move(record));

@@ -175,7 +175,8 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
   std::array streams = {start(options.train, "learning"), start(options.held_out, "held out")};
   const SiteVisitor<S> nothing = [](const Site&, const Matrix<S>&, Plan&) {};
   Plan identity = Plan::identity("float", model_.config.layers, QuantSettings{});
-  for (Index l = 0; l < model_.config.layers; ++l) {
+  const Index layers = model_.config.layers;
+  for (Index l = 0; l < (options.blocks == 0 ? layers : std::min(options.blocks, layers)); ++l) {
     const LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
     for (Sequences& stream : streams) {
       stream.seen.float_input = stream.original;

@@ -35,6 +35,7 @@ struct LearningWindows {
   Index train = 8;
   Index held_out = 2;
   Index tokens = 256;  ///< of each
+  Index blocks = 0;    ///< blocks that are learned, from the first on; 0: all
 };
 
 template <class S>

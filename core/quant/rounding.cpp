@@ -157,6 +157,9 @@ void bind(Fields& fields, RoundingOptions& options, const std::string& prefix) {
              {.min = 0, .max = 1}, "uniquanf: rate of the levels");
   fields.add(prefix + "learning.mixing", learning.mixing, {.min = 0, .max = 1},
              "share of a block's input taken from the float stream");
+  fields.add(prefix + "learning.blocks", learning.blocks, {.min = 0},
+             "uniquanf, flexround: blocks that are learned, from the first on, to try a long "
+             "schedule; 0: all");
   fields.add(prefix + "learning.held_out", learning.held_out, {.min = 0, .max = 4096},
              "calibration windows that judge and do not teach");
 }

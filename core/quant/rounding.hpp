@@ -34,7 +34,8 @@ struct BlockLearningOptions {
   double learning_rate = 5e-3;        ///< of the transform: d1, d2, d3
   double level_learning_rate = 5e-4;  ///< of the levels: alpha
   double mixing = 0.5;                ///< share of input entries taken from the float stream
-  Index held_out = 2;                 ///< calibration windows kept out of learning
+  Index blocks = 0;    ///< blocks that are learned; the rest keep their start; 0: all
+  Index held_out = 2;  ///< calibration windows kept out of learning
   friend bool operator==(const BlockLearningOptions&, const BlockLearningOptions&) = default;
 };
 

@@ -53,6 +53,11 @@ TEST_CASE("a trial's name follows its options and its inputs, not where they lie
   CHECK(planned(folder, "evaluation.windows: 7\n").id != id);
   CHECK(planned(folder, "method.smoothing: 0.25\n").id != id);
   CHECK(planned(folder, "evaluation.windows: 8\n").id == id);  // the default, said aloud
+  // A preset changes options, and saying what it would have said changes nothing more.
+  const std::string preset = "quant.preset: ruquant\nquant.widths: W4A4-Q4K4V4\n";
+  CHECK(planned(folder, preset).id != planned(folder, "quant.widths: W4A4-Q4K4V4\n").id);
+  CHECK(planned(folder, preset + "quant.weight.clip_ratio: 0.8\n").id ==
+        planned(folder, preset).id);
 
   fs::copy(fs::path(RUQ_FIXTURES) / "tiny-llama", folder / "tiny-llama");
   const std::string copy = "method: hadamard\n";

@@ -76,6 +76,18 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("blocks beyond those asked for keep their start") {
+  const ModelConfig config = tiny_config("multi-head");
+  Plan plan = plan_for(config, "flexround", "W3A16-Q16K16V16");
+  plan.quant.rounding_options.learning.blocks = 1;
+  const Rounded result = rounded(config, plan);
+  CHECK(result.learning[0].steps > 0);
+  CHECK(result.learning[1].steps == 0);
+  const Matrix<double> weight = tiny_model(config).layers[1][Linear::q_proj].weight;
+  CHECK(relative_error(result.model.layers[1][Linear::q_proj].weight,
+                       round_weight("rtn", weight, plan.quant.weight)) < 1e-12);
+}
+
 TEST_CASE("every row has at most 2^k values, and bits are counted for the deployed form") {
   const ModelConfig config = tiny_config("grouped");
   const Rounded uniquanf = rounded(config, plan_for(config, "uniquanf", "W2A16-Q16K16V16"));

@@ -152,6 +152,15 @@ TEST_CASE("a change that a visit makes to the plan acts on what follows") {
                             });
 }
 
+TEST_CASE("only the first blocks are visited when so many are asked for") {
+  OneWindow bench("grouped");
+  Plan plan = Plan::identity("walk", 2, quant_settings());
+  Index visits = 0;
+  bench.session.walk_blocks({.train = 1, .held_out = 0, .tokens = 12, .blocks = 1}, plan,
+                            [&](const BlockView<double>&, Plan&) { ++visits; });
+  CHECK(visits == 1);
+}
+
 TEST_CASE("windows are drawn by purpose, and longer ones than the range are refused") {
   OneWindow bench("grouped");
   CHECK(bench.session.windows(2, 4, "a") == bench.session.windows(2, 4, "a"));

@@ -125,7 +125,7 @@ TEST_CASE("options are set by name") {
   RoundingOptions options;
   Fields fields;
   ruq::bind(fields, options, std::string("rounding."));
-  CHECK(fields.all().size() == 19);
+  CHECK(fields.all().size() == 20);
   fields.set("rounding.gptq.damping", "0.05");
   fields.set("rounding.gptq.act_order", "true");
   fields.set("rounding.septq.kept_percent", "2.5");
