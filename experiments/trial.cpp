@@ -7,6 +7,8 @@
 #include <cmath>
 #include <optional>
 
+#include "experiments/kept.hpp"
+#include "experiments/metrics.hpp"
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
@@ -69,11 +71,6 @@ const SiteActivations& outlier_rich_site(const ActivationSet& set) {
   });
 }
 
-// The file in the cache folder for something that depends on exactly this text.
-fs::path cache_file(const std::string& kind, const std::string& key) {
-  return cache_folder("shared") / fmt::format("{}-{:016x}.h5", kind, hash_text(key));
-}
-
 std::string ids_key(std::span<const std::int32_t> ids) {
   return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
 }
@@ -93,89 +90,6 @@ std::string plan_key(const Config& config, const std::string& session_key) {
     }
   }
   return key;
-}
-
-// Bits and bytes of the stored weights, and what roundings said about themselves, as means over
-// linears.
-void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result) {
-  if (rounded.empty()) return;
-  double entries = 0, bits = 0;
-  std::map<std::string, std::vector<double>> details;
-  for (const RoundedLinear& linear : rounded) {
-    entries += static_cast<double>(linear.size);
-    bits += static_cast<double>(linear.size) * linear.bits.total();
-    result.timing.rounding_seconds += linear.seconds;
-    for (const auto& [name, value] : linear.details) details[name].push_back(value);
-  }
-  result.metrics["weight.effective_bits"] = bits / entries;
-  result.metrics["weight.mib"] = bits / 8 / (1 << 20);
-  for (const auto& [name, values] : details) result.metrics["weight." + name] = mean(values);
-}
-
-// What learning gave, over all of the plan's records.
-void measure_learning(const Plan& plan, TrialResult& result) {
-  if (plan.learning.empty()) return;
-  std::vector<double> logs, held_out, improved;
-  double steps = 0, tokens = 0;
-  for (const LearningRecord& record : plan.learning) {
-    // A loss of nothing (16 bits) has no ratio.
-    if (record.initial_loss > 0 && record.final_loss > 0) {
-      logs.push_back(std::log(record.final_loss / record.initial_loss));
-    }
-    if (record.held_out_initial.value_or(0) > 0 && record.held_out_final.value_or(0) > 0) {
-      held_out.push_back(std::log(*record.held_out_final / *record.held_out_initial));
-      improved.push_back(*record.held_out_final < *record.held_out_initial ? 1 : 0);
-    }
-    steps += static_cast<double>(record.steps);
-    tokens += static_cast<double>(record.tokens);
-  }
-  if (!logs.empty()) result.metrics["learning.loss_ratio"] = std::exp(mean(logs));
-  if (!held_out.empty()) {
-    result.metrics["learning.held_out_ratio"] = std::exp(mean(held_out));
-    result.metrics["learning.held_out_improved"] = mean(improved);
-  }
-  result.metrics["learning.steps"] = steps;
-  result.metrics["learning.tokens"] = tokens;
-}
-
-// Accuracies of a task beside those of the float model. `kept` is their ratio, `kept_above_chance`
-// the same after both lost what guessing gives.
-void add_task_metrics(const ChoiceTask& task, const ChoiceScores& scores,
-                      const ChoiceScores& floats, TrialResult& result) {
-  const std::string prefix = "task." + task.name + ".";
-  const auto count = static_cast<double>(scores.log_likelihood.size());
-  if (task.kind != "choices") {
-    double sum = 0, float_sum = 0, tokens = 0;
-    std::vector<double>& each = result.items[task.name + ".log_likelihood"];
-    for (std::size_t i = 0; i < scores.log_likelihood.size(); ++i) {
-      each.push_back(scores.log_likelihood[i][0]);
-      sum += scores.log_likelihood[i][0];
-      float_sum += floats.log_likelihood[i][0];
-      tokens += static_cast<double>(task.items[i].choices[0].ids.size());
-    }
-    const double units = task.kind == "last_word" ? count : tokens;
-    result.metrics[prefix + "ppl"] = std::exp(-sum / units);
-    result.metrics[prefix + "ppl_float"] = std::exp(-float_sum / units);
-    if (task.kind == "answer") return;
-  }
-  const double chance = chance_accuracy(task, static_cast<Index>(count));
-  for (const bool normalized : {false, true}) {
-    if (normalized && !task.normalized) continue;
-    const std::string name = normalized ? "acc_norm" : "acc";
-    const auto correct = correct_items(task, scores, normalized);
-    const double accuracy = mean(correct);
-    const double reference = mean(correct_items(task, floats, normalized));
-    result.metrics[prefix + name] = accuracy;
-    result.metrics[prefix + name + "_stderr"] =
-        std::sqrt(accuracy * (1 - accuracy) / std::max(1.0, count - 1));
-    result.metrics[prefix + name + "_float"] = reference;
-    if (reference > 0) result.metrics[prefix + name + "_kept"] = accuracy / reference;
-    if (reference > chance) {
-      result.metrics[prefix + name + "_kept_above_chance"] =
-          (accuracy - chance) / (reference - chance);
-    }
-    result.items[task.name + "." + name] = correct;
-  }
 }
 
 }  // namespace
@@ -229,28 +143,14 @@ ModelSession<float>& Workbench::Impl::calibration(const Config& config) {
   if (session && key == session_key) return *session;
   session = std::make_unique<ModelSession<float>>(model, tokens.split("calibration"), options);
   session_key = key;
-  const fs::path file = cache_file("maxima", key);
-  if (!fs::exists(file)) {
+  const fs::path file = kept_file("maxima", key);
+  if (fs::exists(file)) {
+    session->set_channel_maxima(read_maxima(file));
+  } else {
     logger().info("channel maxima over {} windows of {} tokens", options.windows,
                   options.window_tokens);
-    TensorWriter out(file);
-    const ChannelMaxima& maxima = session->channel_maxima();
-    for (std::size_t l = 0; l < maxima.size(); ++l) {
-      for (std::size_t k = 0; k < maxima[l].size(); ++k) {
-        out.write(fmt::format("{}/{}", l, k), maxima[l][k]);
-      }
-    }
-    out.commit();
-    return *session;
+    write_maxima(session->channel_maxima(), file);
   }
-  const TensorReader in(file);
-  ChannelMaxima maxima(static_cast<std::size_t>(model.config.layers));
-  for (std::size_t l = 0; l < maxima.size(); ++l) {
-    for (std::size_t k = 0; k < maxima[l].size(); ++k) {
-      maxima[l][k] = in.vector<double>(fmt::format("{}/{}", l, k));
-    }
-  }
-  session->set_channel_maxima(std::move(maxima));
   return *session;
 }
 
@@ -260,7 +160,7 @@ const Matrix<float>& Workbench::Impl::float_states(const Config& config) {
   const std::string key = fmt::format("{} {} {} {}", known_model_digest(model_key), ids_key(ids),
                                       length, math_backend());
   if (key == reference_key) return reference;
-  const fs::path file = cache_file("float", key);
+  const fs::path file = kept_file("float", key);
   if (fs::exists(file)) {
     reference = TensorReader(file).matrix<float>("states");
   } else {
@@ -302,7 +202,7 @@ const ActivationSet& Workbench::Impl::activation_set(const Config& config, const
                       fmt::join(settings.kinds, ","), settings.stream, settings.calibration_tokens,
                       settings.test_tokens, ids_key(tokens.split(config.evaluation.split)),
                       config.evaluation.window_tokens);
-    file = cache_file("activations", key);
+    file = kept_file("activations", key);
   }
   if (key == activations_key) return activations;
   if (!fs::exists(file)) {
@@ -342,7 +242,7 @@ Plan Workbench::Impl::made_plan(const Config& config, double& seconds) {
   ModelSession<float>& session_here = calibration(config);
   fs::path file;
   if (config.method->needs_model()) {
-    file = cache_file("plan", plan_key(config, session_key));
+    file = kept_file("plan", plan_key(config, session_key));
     if (fs::exists(file)) {
       Plan plan = load_plan(file);
       seconds = TensorReader(fs::path(file).replace_extension("time.h5"))
@@ -380,31 +280,13 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
 ChoiceScores Workbench::Impl::float_choices(const Config& config, const ChoiceTask& task) {
   const std::string key = fmt::format("{} {} {} {} {}", known_model_digest(model_key), task.name,
                                       task.digest, config.tasks.items, math_backend());
-  const fs::path file = cache_file("choices", key);
-  if (!fs::exists(file)) {
-    logger().info("float reference on {}", task.name);
-    const ChoiceScores made =
-        score_choices<float>(model, {}, task, config.tasks.items, model.config.context);
-    TensorWriter out(file);
-    for (std::size_t i = 0; i < made.log_likelihood.size(); ++i) {
-      const auto& values = made.log_likelihood[i];
-      out.write(fmt::format("{}/log_likelihood", i), values.data(), {std::ssize(values)});
-      std::vector<Index> greedy(made.greedy[i].begin(), made.greedy[i].end());
-      out.write(fmt::format("{}/greedy", i), greedy);
-    }
-    out.attribute("", "items", static_cast<std::int64_t>(made.log_likelihood.size()));
-    out.commit();
-    return made;
-  }
-  const TensorReader in(file);
-  ChoiceScores known;
-  for (Index i = 0; i < in.integer_attribute("", "items"); ++i) {
-    const auto values = in.vector<double>(fmt::format("{}/log_likelihood", i));
-    known.log_likelihood.emplace_back(values.begin(), values.end());
-    const auto greedy = in.integers(fmt::format("{}/greedy", i));
-    known.greedy.emplace_back(greedy.begin(), greedy.end());
-  }
-  return known;
+  const fs::path file = kept_file("choices", key);
+  if (fs::exists(file)) return read_choices(file);
+  logger().info("float reference on {}", task.name);
+  const ChoiceScores made =
+      score_choices<float>(model, {}, task, config.tasks.items, model.config.context);
+  write_choices(made, file);
+  return made;
 }
 
 void Workbench::Impl::measure_tasks(const Config& config, const Inputs& inputs,
@@ -416,7 +298,7 @@ void Workbench::Impl::measure_tasks(const Config& config, const Inputs& inputs,
     const ChoiceScores scores = score_choices(
         planned.model(), planned.hook(), task, config.tasks.items, model.config.context, 1024,
         [&, &name = name](double share) { progress(name, 0.9 * share); });
-    add_task_metrics(task, scores, floats, result);
+    measure_task(task, scores, floats, result);
   }
 }
 

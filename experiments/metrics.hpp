@@ -1,0 +1,28 @@
+// From what a trial computed to the metrics that its record holds.
+#pragma once
+
+#include <vector>
+
+#include "experiments/trial.hpp"
+#include "ruquant/eval/choices.hpp"
+#include "ruquant/model/fuse.hpp"
+
+namespace ruq {
+
+/// `weight.effective_bits`, `weight.mib`, and what roundings said about themselves, as means over
+/// linears; the time of rounding.
+void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result);
+
+/// `learning.loss_ratio`, `.held_out_ratio` (geometric means of final over initial over all records
+/// that have both), `.held_out_improved` (share of records), `.steps`, `.tokens` (sums). Nothing
+/// where nothing was learned.
+void measure_learning(const Plan& plan, TrialResult& result);
+
+/// `task.<name>.acc` and `.acc_norm`, each with `_stderr`, the float model's as `_float`, their
+/// ratio
+/// `_kept` and the same after both lost what guessing gives, `_kept_above_chance`; `.ppl` for words
+/// and answers. Single items go to result.items.
+void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const ChoiceScores& floats,
+                  TrialResult& result);
+
+}  // namespace ruq
