@@ -29,14 +29,14 @@ def switch(value: str) -> bool | None:
 
 
 def label(method: str, settings: dict) -> str:
-    """ruquant (paper, givens, B=64, no zigzag): the method and the settings that vary."""
+    """ruquant (paper, givens, B=64, contiguous): the method and the settings that vary."""
     words = setting_list(settings)
     return f"{method} ({', '.join(words)})" if words else method
 
 
 def setting_list(settings: dict) -> list:
     """Settings in words, in the order in which a method applies them."""
-    order = ("method.preset", "method.rotation", "method.block_size", "method.zigzag",
+    order = ("method.preset", "method.rotation", "method.block_size", "method.partition",
              "method.global_reflection", "method.smoothing")
     keys = [key for key in order if key in settings] + sorted(set(settings) - set(order))
     return [_setting_words(key, settings[key]) for key in keys]
@@ -44,7 +44,7 @@ def setting_list(settings: dict) -> list:
 
 def _setting_words(key: str, value: str) -> str:
     name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
-    if key in ("method.preset", "method.rotation"):
+    if key in ("method.preset", "method.rotation", "method.partition"):
         return value
     if key == "method.block_size":
         return f"B={value}"

@@ -54,13 +54,15 @@ BlockDiagonal<double> map_blocks(Matrix<S>& tensor, const BlockLayout& layout, b
 
 template <class S>
 Transform<double> block_rotation(Matrix<S>& tensor, const BlockLayout& layout,
-                                 const BlockRotationOptions& options, const MapBuilder<S>& build) {
+                                 const BlockRotationOptions& options, const MapBuilder<S>& build,
+                                 Draws* draws) {
   Transform<double> transform(layout.width);
   transform.append(map_blocks(tensor, layout, options.share_blocks, build));
   for (Index i = 0; i < options.permutations; ++i) {
-    if (options.zigzag) {
+    auto order = channel_order(tensor, layout, partition(options.partition), draws);
+    if (!order.empty()) {
       Transform<double> deal(layout.width);
-      deal.append(Permutation{zigzag_order(tensor, layout)});
+      deal.append(Permutation{std::move(order)});
       deal.cast<S>().apply(tensor);
       transform = transform.then(deal);
     }
@@ -72,7 +74,9 @@ Transform<double> block_rotation(Matrix<S>& tensor, const BlockLayout& layout,
 void bind(Fields& fields, BlockRotationOptions& options) {
   fields.add("permutations", options.permutations, {.min = 0, .max = 16},
              "T: how many times a permutation and another block map follow the first map");
-  fields.add("zigzag", options.zigzag, "deal channels to the blocks by zigzag between the maps");
+  fields.add_choice(
+      "partition", options.partition, partition_names(),
+      "how channels are dealt to the blocks between the maps; contiguous: not at all");
   fields.add("share_blocks", options.share_blocks,
              "one map for all blocks of a site, or one map a block");
 }
@@ -85,8 +89,10 @@ void check_block_size(const ModelConfig& config, Index block_size, bool ragged) 
 }
 
 template Transform<double> block_rotation(Matrix<float>&, const BlockLayout&,
-                                          const BlockRotationOptions&, const MapBuilder<float>&);
+                                          const BlockRotationOptions&, const MapBuilder<float>&,
+                                          Draws*);
 template Transform<double> block_rotation(Matrix<double>&, const BlockLayout&,
-                                          const BlockRotationOptions&, const MapBuilder<double>&);
+                                          const BlockRotationOptions&, const MapBuilder<double>&,
+                                          Draws*);
 
 }  // namespace ruq

@@ -1,5 +1,6 @@
 // The skeleton that RUQuant and DuQuant share (specification §1.7): a block map, then τ times a
-// zigzag permutation and another block map. They differ in how a map is built from its samples.
+// permutation of the channels (by zigzag) and another block map. They differ in how a map is built
+// from its samples.
 #pragma once
 
 #include <functional>
@@ -18,16 +19,20 @@ template <class S>
 using MapBuilder = std::function<Matrix<double>(Matrix<S>& samples)>;
 
 struct BlockRotationOptions {
-  Index permutations = 1;    ///< τ (the paper's T)
-  bool zigzag = true;        ///< false: the maps alone, no permutation between them
+  Index permutations = 1;  ///< τ (the paper's T)
+  /// Which channels share a block after the first map: zigzag, contiguous (the maps alone), random,
+  /// or mass (balanced).
+  std::string partition = "zigzag";
   bool share_blocks = true;  ///< one map for all full blocks, or one each (Q4)
 };
 
 /// The transform of a site from its tensor [tokens, width], which becomes tensor·transform. A
-/// narrower last block has a map of its own, built from its own columns.
+/// narrower last block has a map of its own, built from its own columns. A random partition needs
+/// `draws`.
 template <class S>
 Transform<double> block_rotation(Matrix<S>& tensor, const BlockLayout& layout,
-                                 const BlockRotationOptions& options, const MapBuilder<S>& build);
+                                 const BlockRotationOptions& options, const MapBuilder<S>& build,
+                                 Draws* draws = nullptr);
 
 void bind(Fields& fields, BlockRotationOptions& options);
 

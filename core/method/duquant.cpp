@@ -41,16 +41,17 @@ class DuQuant final : public MethodBase<DuQuant> {
     Plan plan = Plan::identity("duquant", session.config().layers, quant);
     smooth(session, options_.smoothing, plan);
     rotate_queries_and_keys(session.config(), options_.block_size, plan);
-    session.walk(calibration_stream(options_.calibration), plan,
-                 [&](const Site& site, const Matrix<S>& tensor, Plan& drawn) {
-                   Stream draws = stream.child(to_string(site));
-                   Transform<double>& online =
-                       drawn.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
-                   Matrix<S> y = tensor;
-                   online.cast<S>().apply(y);
-                   online = online.then(duquant_site<S>(
-                       y, options_, [&](Index n) { return random_orthogonal_factor(n, draws); }));
-                 });
+    session.walk(
+        calibration_stream(options_.calibration), plan,
+        [&](const Site& site, const Matrix<S>& tensor, Plan& drawn) {
+          Stream draws = stream.child(to_string(site));
+          Transform<double>& online =
+              drawn.layers[static_cast<std::size_t>(site.layer)][site.kind].online;
+          Matrix<S> y = tensor;
+          online.cast<S>().apply(y);
+          online = online.then(duquant_site<S>(
+              y, options_, [&](Index n) { return random_orthogonal_factor(n, draws); }, &draws));
+        });
     if (options_.lwc == "true") learn_weight_clips(session, options_.clipping, plan);
     return plan;
   }
@@ -63,7 +64,7 @@ class DuQuant final : public MethodBase<DuQuant> {
 
 template <class S>
 Transform<double> duquant_site(Matrix<S>& tensor, const DuquantOptions& options,
-                               const OrthogonalFactors& factors) {
+                               const OrthogonalFactors& factors, Draws* draws) {
   const SearchMapOptions search{
       .steps = options.search_steps,
       .index = options.index == "row" ? SwapIndex::row : SwapIndex::channel};
@@ -72,14 +73,14 @@ Transform<double> duquant_site(Matrix<S>& tensor, const DuquantOptions& options,
     return build_search_map(samples, search, [&] { return factors(n); });
   };
   const BlockLayout layout = block_layout(tensor.cols(), options.block_size, options.ragged);
-  return block_rotation(tensor, layout, options.blocks, build);
+  return block_rotation(tensor, layout, options.blocks, build, draws);
 }
 
 std::unique_ptr<Method> make_duquant() { return std::make_unique<DuQuant>(); }
 
 template Transform<double> duquant_site(Matrix<float>&, const DuquantOptions&,
-                                        const OrthogonalFactors&);
+                                        const OrthogonalFactors&, Draws*);
 template Transform<double> duquant_site(Matrix<double>&, const DuquantOptions&,
-                                        const OrthogonalFactors&);
+                                        const OrthogonalFactors&, Draws*);
 
 }  // namespace ruq

@@ -30,9 +30,10 @@ struct DuquantOptions {
 using OrthogonalFactors = std::function<Matrix<double>(Index n)>;
 
 /// The rotation of one tensor, which becomes tensor·transform. Factors are asked for map by map, in
-/// order: one a map with index "row", one a step with "channel".
+/// order: one a map with index "row", one a step with "channel". A random partition
+/// needs `draws`.
 template <class S>
 Transform<double> duquant_site(Matrix<S>& tensor, const DuquantOptions& options,
-                               const OrthogonalFactors& factors);
+                               const OrthogonalFactors& factors, Draws* draws = nullptr);
 
 }  // namespace ruq

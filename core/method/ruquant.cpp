@@ -22,7 +22,8 @@ BlockMapOptions map_options(const RuquantOptions& options) {
           .givens_per_step = options.rotation == "householder" ? 0 : options.givens_per_step,
           .reflections = options.rotation != "givens",
           .givens = options.givens == "code" ? GivensDirection::code : GivensDirection::mapped,
-          .target = options.target == "u01" ? TargetRange::u01 : TargetRange::u11};
+          .target = target(options.target),
+          .pick = pick(options.pick)};
 }
 
 // The `hadamard` variant of a block map: random signs, then the Hadamard matrix of the block (of
@@ -135,7 +136,7 @@ SiteRotation<S> ruquant_site(Matrix<S>& tensor, const RuquantOptions& options, D
     if (options.rotation == "hadamard") return hadamard_map(samples, draws);
     return build_block_map(samples, maps, draws, &result.trace);
   };
-  result.transform = block_rotation(tensor, layout, options.blocks, build);
+  result.transform = block_rotation(tensor, layout, options.blocks, build, &draws);
   if (options.global_reflection != "none") {
     Index row = 0;
     result.direction = global_reflection_direction(tensor, maps.target, draws, &row);
@@ -203,8 +204,9 @@ void Ruquant::bind(Fields& fields) {
              "lambda: permutations with Givens rotations after each reflection");
   fields.add_choice("givens", options_.givens, {"code", "mapped"},
                     "Q1: direction of the Givens rotations, as published or source to target");
-  fields.add_choice("target", options_.target, {"u01", "u11"}, "Q2: targets on [0,1) or [-1,1)");
-  fields.add_choice("pick", options_.pick, {"maxabs"}, "Q3: the sample mapped at each step");
+  fields.add_choice("target", options_.target, target_names(),
+                    "Q2: where samples are sent: uniform on [0,1) or [-1,1), ...");
+  fields.add_choice("pick", options_.pick, pick_names(), "Q3: the sample mapped at each step");
   ruq::bind(fields, options_.blocks);
   fields.add_choice("global_reflection", options_.global_reflection,
                     {"none", "init", "optimized", "finetuned"},

@@ -23,7 +23,7 @@ struct RuquantOptions {
   Index steps = 16;                    ///< K
   Index givens_per_step = 3;           ///< λ
   std::string givens = "code";         ///< Q1: code, mapped
-  std::string target = "u01";          ///< Q2: u01, u11
+  std::string target = "u01";          ///< Q2: a name of block_map.hpp
   std::string pick = "maxabs";         ///< Q3: the sample that is mapped
   BlockRotationOptions blocks;         ///< T, zigzag, Q4
   /// Q6: none; init: towards a drawn target; optimized: by the smooth objective of §1.14, site by

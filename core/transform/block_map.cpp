@@ -17,10 +17,26 @@ struct Peak {
   Index row = 0;
 };
 
-// Changes every row by `change(row)` and finds the row with the largest |entry| of the result, the
+template <class Row>
+double kurtosis(const Row& row) {
+  const double squares = static_cast<double>(row.squaredNorm());
+  if (squares == 0) return 0;
+  return static_cast<double>(row.array().square().square().sum()) *
+         static_cast<double>(row.size()) / (squares * squares);
+}
+
+// What a pick looks at. Where the pick is random it is the peak, for the trace.
+template <class Row>
+double score(const Row& row, Pick pick) {
+  if (pick == Pick::range) return static_cast<double>(row.maxCoeff() - row.minCoeff());
+  if (pick == Pick::kurtosis) return kurtosis(row);
+  return static_cast<double>(row.cwiseAbs().maxCoeff());
+}
+
+// Changes every row by `change(row)` and finds the row with the largest score of the result, the
 // lowest index winning ties. One pass over memory.
 template <class S, class Change>
-Peak sweep(Matrix<S>& rows, const Change& change) {
+Peak sweep(Matrix<S>& rows, Pick pick, const Change& change) {
   const Index ranges = (rows.rows() + kGrain - 1) / kGrain;
   std::vector<Peak> peaks(static_cast<std::size_t>(ranges));
   parallel_for(ranges, [&](Index range) {
@@ -29,7 +45,7 @@ Peak sweep(Matrix<S>& rows, const Change& change) {
     RowVector<S> scratch(rows.cols());
     for (Index r = range * kGrain; r < end; ++r) {
       change(rows.row(r), scratch);
-      const double largest = static_cast<double>(rows.row(r).cwiseAbs().maxCoeff());
+      const double largest = score(rows.row(r), pick);
       if (largest > peak.value) peak = {largest, r};
     }
   });
@@ -37,10 +53,36 @@ Peak sweep(Matrix<S>& rows, const Change& change) {
                            [](const Peak& a, const Peak& b) { return a.value < b.value; });
 }
 
-Vector<double> draw_target(Index n, TargetRange range, Draws& draws) {
-  Vector<double> u = draws.uniform(n);
-  if (range == TargetRange::u11) u = 2 * u.array() - 1;
-  return u;
+// −1 to 1 in even steps, the k-th for the k-th smallest of x.
+Vector<double> ranked_ramp(const Vector<double>& x) {
+  std::vector<Index> sorted(static_cast<std::size_t>(x.size()));
+  std::iota(sorted.begin(), sorted.end(), Index{0});
+  std::stable_sort(sorted.begin(), sorted.end(), [&](Index a, Index b) { return x(a) < x(b); });
+  Vector<double> ramp(x.size());
+  for (Index k = 0; k < x.size(); ++k) {
+    ramp(sorted[static_cast<std::size_t>(k)]) =
+        x.size() > 1 ? -1 + 2 * static_cast<double>(k) / static_cast<double>(x.size() - 1) : 1;
+  }
+  return ramp;
+}
+
+// The target of the sample x, of any length.
+Vector<double> draw_target(const Vector<double>& x, Target target, Draws& draws) {
+  const Index n = x.size();
+  switch (target) {
+    case Target::u01:
+      return draws.uniform(n);
+    case Target::u11:
+      return 2 * draws.uniform(n).array() - 1;
+    case Target::sphere:
+      return draws.normal(n, 1).col(0);
+    case Target::corner:
+      return draws.uniform(n).unaryExpr([](double u) { return u < 0.5 ? -1.0 : 1.0; });
+    case Target::ones:
+      return Vector<double>::Ones(n);
+    default:
+      return ranked_ramp(x);
+  }
 }
 
 // One permutation of channels followed by rotations of the pairs (0,1), (2,3), ...
@@ -70,10 +112,14 @@ PairRotations draw_rotations(const RowVector<double>& extreme, const BlockMapOpt
                              Draws& draws) {
   PairRotations rotations;
   rotations.order = draws.permutation(extreme.size());
-  const Vector<double> u = draw_target(extreme.size(), options.target, draws);
+  Vector<double> ordered(extreme.size());
+  for (Index i = 0; i < extreme.size(); ++i) {
+    ordered(i) = extreme(rotations.order[static_cast<std::size_t>(i)]);
+  }
+  const Vector<double> u = draw_target(ordered, options.target, draws);
   for (Index i = 0; i + 1 < extreme.size(); i += 2) {
-    const double x0 = extreme(rotations.order[static_cast<std::size_t>(i)]);
-    const double x1 = extreme(rotations.order[static_cast<std::size_t>(i + 1)]);
+    const double x0 = ordered(i);
+    const double x1 = ordered(i + 1);
     const double scale =
         std::hypot(u(i), u(i + 1)) > 0 ? std::hypot(x0, x1) / std::hypot(u(i), u(i + 1)) : 0;
     PlaneRotation rotation = plane_rotation(x0, x1, scale * u(i), scale * u(i + 1));
@@ -83,7 +129,22 @@ PairRotations draw_rotations(const RowVector<double>& extreme, const BlockMapOpt
   return rotations;
 }
 
+template <class Kind>
+Kind named(const char* what, const std::vector<std::string>& names, const std::string& name) {
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) fail("unknown {} '{}'{}", what, name, suggestion(name, names));
+  return static_cast<Kind>(found - names.begin());
+}
+
 }  // namespace
+
+std::vector<std::string> target_names() {
+  return {"u01", "u11", "sphere", "corner", "ones", "ramp"};
+}
+Target target(const std::string& name) { return named<Target>("target", target_names(), name); }
+
+std::vector<std::string> pick_names() { return {"maxabs", "range", "kurtosis", "random"}; }
+Pick pick(const std::string& name) { return named<Pick>("pick", pick_names(), name); }
 
 PlaneRotation plane_rotation(double x0, double x1, double t0, double t1) {
   const double squared = x0 * x0 + x1 * x1;
@@ -97,30 +158,34 @@ Matrix<double> build_block_map(Matrix<S>& samples, const BlockMapOptions& option
   const Index width = samples.cols();
   Matrix<double> map = Matrix<double>::Identity(width, width);
   RowVector<double> map_scratch(width);
-  Peak peak = sweep(samples, [](const auto&, const auto&) {});
-  const auto note_choice = [&] {
+  Peak peak = sweep(samples, options.pick, [](const auto&, const auto&) {});
+  const auto choose = [&] {
+    if (options.pick == Pick::random) {
+      peak.row = static_cast<Index>(draws.uniform(1)(0) * static_cast<double>(samples.rows()));
+    }
     if (trace != nullptr) trace->chosen.push_back(peak.row);
   };
 
   for (Index step = 0; step < options.steps; ++step) {
     if (options.reflections) {
+      choose();
       const Vector<double> x = samples.row(peak.row).transpose().template cast<double>();
-      const Vector<double> u = draw_target(width, options.target, draws);
+      const Vector<double> u = draw_target(x, options.target, draws);
       const Vector<double> omega = x - (x.norm() / u.norm()) * u;
-      note_choice();
       const double squared = omega.squaredNorm();
       if (squared < kNoStep) continue;
       const RowVector<S> direction = omega.transpose().template cast<S>();
       const S factor = static_cast<S>(2 / squared);
-      peak =
-          sweep(samples, [&](auto row, auto&) { row -= factor * row.dot(direction) * direction; });
+      peak = sweep(samples, options.pick,
+                   [&](auto row, auto&) { row -= factor * row.dot(direction) * direction; });
       map.noalias() -= (2 / squared) * (map * omega) * omega.transpose();
     }
     for (Index i = 0; i < options.givens_per_step; ++i) {
+      choose();
       const RowVector<double> extreme = samples.row(peak.row).template cast<double>();
-      note_choice();
       const PairRotations rotations = draw_rotations(extreme, options, draws);
-      peak = sweep(samples, [&](auto row, auto& scratch) { rotations.apply<S>(row, scratch); });
+      peak = sweep(samples, options.pick,
+                   [&](auto row, auto& scratch) { rotations.apply<S>(row, scratch); });
       for (Index r = 0; r < width; ++r) rotations.apply<double>(map.row(r), map_scratch);
     }
     if (trace != nullptr) trace->peaks.push_back(peak.value);
@@ -129,13 +194,13 @@ Matrix<double> build_block_map(Matrix<S>& samples, const BlockMapOptions& option
 }
 
 template <class S>
-Vector<double> global_reflection_direction(const Matrix<S>& tensor, TargetRange target,
-                                           Draws& draws, Index* row) {
+Vector<double> global_reflection_direction(const Matrix<S>& tensor, Target target, Draws& draws,
+                                           Index* row) {
   Index extreme = 0;
   tensor.cwiseAbs().rowwise().maxCoeff().maxCoeff(&extreme);
   if (row != nullptr) *row = extreme;
   const Vector<double> y = tensor.row(extreme).transpose().template cast<double>();
-  const Vector<double> u = draw_target(y.size(), target, draws);
+  const Vector<double> u = draw_target(y, target, draws);
   return y - (y.norm() / u.norm()) * u;
 }
 
@@ -143,9 +208,7 @@ template Matrix<double> build_block_map(Matrix<float>&, const BlockMapOptions&, 
                                         BlockMapTrace*);
 template Matrix<double> build_block_map(Matrix<double>&, const BlockMapOptions&, Draws&,
                                         BlockMapTrace*);
-template Vector<double> global_reflection_direction(const Matrix<float>&, TargetRange, Draws&,
-                                                    Index*);
-template Vector<double> global_reflection_direction(const Matrix<double>&, TargetRange, Draws&,
-                                                    Index*);
+template Vector<double> global_reflection_direction(const Matrix<float>&, Target, Draws&, Index*);
+template Vector<double> global_reflection_direction(const Matrix<double>&, Target, Draws&, Index*);
 
 }  // namespace ruq

@@ -12,6 +12,7 @@
 // Orthogonality is exact to rounding whatever happens.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "ruquant/base/matrix.hpp"
@@ -23,19 +24,31 @@ namespace ruq {
 /// paper's abstract says; `code` applies the inverse rotation, as the published code does (Q1).
 enum class GivensDirection { code, mapped };
 
-/// Where targets are drawn from before they are scaled to the source's norm (Q2).
-enum class TargetRange { u01, u11 };
+/// What a sample is sent to, before scaling to its norm. u01, u11: drawn uniformly from [0,1) or
+/// [−1,1) (Q2); sphere: a Gaussian direction; corner: random signs; ones: all equal, which an
+/// asymmetric zero point takes away; ramp: evenly spaced over [−1,1], ranked as the sample is
+/// (SingleQuant's target). The last two draw nothing.
+enum class Target { u01, u11, sphere, corner, ones, ramp };
+std::vector<std::string> target_names();
+Target target(const std::string& name);  ///< Error with the nearest name
+
+/// Which sample a step maps: the row with the largest |entry| (Q3), the widest range, the largest
+/// kurtosis, or a random one (one uniform draw).
+enum class Pick { maxabs, range, kurtosis, random };
+std::vector<std::string> pick_names();
+Pick pick(const std::string& name);  ///< Error with the nearest name
 
 struct BlockMapOptions {
   Index steps = 16;           ///< K
   Index givens_per_step = 3;  ///< λ
   bool reflections = true;    ///< false leaves the Givens rotations alone
   GivensDirection givens = GivensDirection::code;
-  TargetRange target = TargetRange::u01;
+  Target target = Target::u01;
+  Pick pick = Pick::maxabs;
 };
 
 /// What happened, for tests and for the log (Q5): the row picked at every draw and the largest
-/// |entry| after every step.
+/// |entry| after every step (with another pick: the largest of what it looks at).
 struct BlockMapTrace {
   std::vector<Index> chosen;
   std::vector<double> peaks;
@@ -50,8 +63,8 @@ Matrix<double> build_block_map(Matrix<S>& samples, const BlockMapOptions& option
 /// Direction ω of the global reflection: y − t, y the row of `tensor` with the largest |entry| and
 /// t a drawn target of its norm. Not normalised; `row` receives the index of y when given.
 template <class S>
-Vector<double> global_reflection_direction(const Matrix<S>& tensor, TargetRange target,
-                                           Draws& draws, Index* row = nullptr);
+Vector<double> global_reflection_direction(const Matrix<S>& tensor, Target target, Draws& draws,
+                                           Index* row = nullptr);
 
 /// The rotation of one pair: for source (x0,x1) and target (t0,t1) of equal norm, (c, s) such that
 /// [[c, s], [−s, c]] takes the target to the source (the code's G). Identity for a zero source.

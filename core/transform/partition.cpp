@@ -6,6 +6,28 @@
 #include "ruquant/base/error.hpp"
 
 namespace ruq {
+namespace {
+
+// The channels of every block, in the order in which it got them.
+using Hands = std::vector<std::vector<Index>>;
+
+std::vector<Index> joined(const Hands& hands) {
+  std::vector<Index> order;
+  for (const auto& hand : hands) order.insert(order.end(), hand.begin(), hand.end());
+  return order;
+}
+
+// Channels from the largest value to the smallest, stable.
+template <class S>
+std::vector<Index> by_falling(const RowVector<S>& value) {
+  std::vector<Index> sorted(static_cast<std::size_t>(value.size()));
+  std::iota(sorted.begin(), sorted.end(), Index{0});
+  std::stable_sort(sorted.begin(), sorted.end(),
+                   [&](Index a, Index b) { return value(a) > value(b); });
+  return sorted;
+}
+
+}  // namespace
 
 BlockLayout block_layout(Index width, Index block, bool ragged) {
   if (block < 1) fail("block_size: found {}, expected at least 1", block);
@@ -28,15 +50,10 @@ BlockLayout block_layout(Index width, Index block, bool ragged) {
 template <class S>
 std::vector<Index> zigzag_order(const Matrix<S>& tensor, const BlockLayout& layout) {
   const RowVector<S> largest = tensor.cwiseAbs().colwise().maxCoeff();
-  std::vector<Index> sorted(static_cast<std::size_t>(layout.width));
-  std::iota(sorted.begin(), sorted.end(), Index{0});
-  std::stable_sort(sorted.begin(), sorted.end(),
-                   [&](Index a, Index b) { return largest(a) > largest(b); });
-
   const Index n = layout.blocks();
-  std::vector<std::vector<Index>> hands(static_cast<std::size_t>(n));
+  Hands hands(static_cast<std::size_t>(n));
   Index turn = 0;
-  for (const Index channel : sorted) {
+  for (const Index channel : by_falling(largest)) {
     const auto receiver = [&] {
       const Index r = turn++ % (2 * n);
       return r < n ? r : 2 * n - 1 - r;
@@ -48,13 +65,59 @@ std::vector<Index> zigzag_order(const Matrix<S>& tensor, const BlockLayout& layo
     hands[static_cast<std::size_t>(block)].push_back(channel);
   }
 
-  std::vector<Index> order;
-  order.reserve(sorted.size());
-  for (const auto& hand : hands) order.insert(order.end(), hand.begin(), hand.end());
-  return order;
+  return joined(hands);
 }
 
-template std::vector<Index> zigzag_order(const Matrix<float>&, const BlockLayout&);
-template std::vector<Index> zigzag_order(const Matrix<double>&, const BlockLayout&);
+template <class S>
+std::vector<Index> mass_order(const Matrix<S>& tensor, const BlockLayout& layout) {
+  const RowVector<double> mass = tensor.template cast<double>().cwiseAbs().colwise().sum();
+  const Index n = layout.blocks();
+  Hands hands(static_cast<std::size_t>(n));
+  Vector<double> held = Vector<double>::Zero(n);
+  for (const Index channel : by_falling(mass)) {
+    Index poorest = -1;
+    for (Index b = 0; b < n; ++b) {
+      const bool full = std::ssize(hands[static_cast<std::size_t>(b)]) == layout.block_width(b);
+      if (!full && (poorest < 0 || held(b) < held(poorest))) poorest = b;
+    }
+    held(poorest) += mass(channel);
+    hands[static_cast<std::size_t>(poorest)].push_back(channel);
+  }
+  return joined(hands);
+}
+
+std::vector<std::string> partition_names() { return {"zigzag", "contiguous", "random", "mass"}; }
+
+Partition partition(const std::string& name) {
+  const auto names = partition_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) fail("unknown partition '{}'{}", name, suggestion(name, names));
+  return static_cast<Partition>(found - names.begin());
+}
+
+template <class S>
+std::vector<Index> channel_order(const Matrix<S>& tensor, const BlockLayout& layout,
+                                 Partition partition, Draws* draws) {
+  switch (partition) {
+    case Partition::zigzag:
+      return zigzag_order(tensor, layout);
+    case Partition::random:
+      RUQ_CHECK(draws != nullptr, "a random partition without {}", "draws");
+      return draws->permutation(layout.width);
+    case Partition::mass:
+      return mass_order(tensor, layout);
+    default:
+      return {};
+  }
+}
+
+#define RUQ_INSTANTIATE(S)                                                                   \
+  template std::vector<Index> zigzag_order(const Matrix<S>&, const BlockLayout&);            \
+  template std::vector<Index> mass_order(const Matrix<S>&, const BlockLayout&);              \
+  template std::vector<Index> channel_order(const Matrix<S>&, const BlockLayout&, Partition, \
+                                            Draws*);
+RUQ_INSTANTIATE(float)
+RUQ_INSTANTIATE(double)
+#undef RUQ_INSTANTIATE
 
 }  // namespace ruq

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "ruquant/base/matrix.hpp"
+#include "ruquant/base/rng.hpp"
 
 namespace ruq {
 
@@ -29,5 +30,22 @@ BlockLayout block_layout(Index width, Index block, bool ragged);
 /// skipped. Returns index so that column j of the permuted tensor is column index[j] of `tensor`.
 template <class S>
 std::vector<Index> zigzag_order(const Matrix<S>& tensor, const BlockLayout& layout);
+
+/// Channels sorted by their mass Σ|entries|, descending and stable, each to the block that has the
+/// least so far and is not full (the first of equals): the blocks end with nearly the same mass, as
+/// PeRQ (arXiv 2601.22347) wants it before a block rotation.
+template <class S>
+std::vector<Index> mass_order(const Matrix<S>& tensor, const BlockLayout& layout);
+
+/// Which channels share a block.
+enum class Partition { zigzag, contiguous, random, mass };
+std::vector<std::string> partition_names();
+Partition partition(const std::string& name);  ///< Error with the nearest name
+
+/// The order of a partition; empty for `contiguous`. Only `random` draws, one
+/// permutation, and needs `draws`.
+template <class S>
+std::vector<Index> channel_order(const Matrix<S>& tensor, const BlockLayout& layout,
+                                 Partition partition, Draws* draws = nullptr);
 
 }  // namespace ruq

@@ -29,13 +29,13 @@ DESIGN = [
     ("ruquant", {"method.rotation": "householder"}, 0.53),
     ("ruquant", {"method.rotation": "givens"}, 0.66),
     ("ruquant", {"method.rotation": "hadamard"}, 0.6),
-    ("ruquant", {"method.zigzag": "false"}, 0.57),
+    ("ruquant", {"method.partition": "contiguous"}, 0.57),
     ("ruquant", {"method.global_reflection": "none"}, 0.51),
     ("ruquant", {"method.global_reflection": "optimized"}, 0.49),
     ("ruquant", {"method.smoothing": "none"}, 0.64),
 ]
 RUQUANT_DEFAULTS = {"method.preset": "official", "method.rotation": "composite",
-                    "method.block_size": "128", "method.zigzag": "true",
+                    "method.block_size": "128", "method.partition": "zigzag",
                     "method.global_reflection": "init", "method.smoothing": "0.6"}
 
 

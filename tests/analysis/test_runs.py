@@ -8,7 +8,7 @@ import numpy as np
 from analysis import labels, runs
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {"method.block_size": "64"}, 0.6),
-          ("ruquant", {}, 0.45), ("ruquant", {"method.zigzag": "false"}, 0.55)]
+          ("ruquant", {}, 0.45), ("ruquant", {"method.partition": "contiguous"}, 0.55)]
 
 
 class RunFolder(unittest.TestCase):
@@ -51,9 +51,9 @@ class Gathering(RunFolder):
         run = runs.load_run(self.folder)
         found = {group.label for group in run.groups}
         self.assertEqual(found, {"rtn", "quarot", "ruquant (B=64, zigzag)",
-                                 "ruquant (B=128, zigzag)", "ruquant (B=128, no zigzag)"})
+                                 "ruquant (B=128, zigzag)", "ruquant (B=128, contiguous)"})
         short = {run.short(group) for group in run.groups if group.method == "ruquant"}
-        self.assertEqual(short, {"ruquant", "ruquant · B=64", "ruquant · no zigzag"})
+        self.assertEqual(short, {"ruquant", "ruquant · B=64", "ruquant · contiguous"})
         chosen = {group.label for group in run.representatives("W4A4-Q4K4V4")}
         self.assertEqual(chosen, {"rtn", "quarot", "ruquant (B=128, zigzag)"})
 

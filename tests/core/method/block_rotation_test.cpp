@@ -27,7 +27,7 @@ struct Recorder {
 BlockRotationOptions options(Index permutations, bool zigzag, bool share) {
   BlockRotationOptions result;
   result.permutations = permutations;
-  result.zigzag = zigzag;
+  result.partition = zigzag ? "zigzag" : "contiguous";
   result.share_blocks = share;
   return result;
 }

@@ -18,7 +18,7 @@ TEST_CASE("ruquant obeys the laws of methods") { check_method_laws("ruquant"); }
 
 TEST_CASE("the paper's preset, with a map a block and no zigzag, obeys them too") {
   check_method_laws("ruquant", method_claims("ruquant"),
-                    {{"preset", "paper"}, {"share_blocks", "false"}, {"zigzag", "false"}});
+                    {{"preset", "paper"}, {"share_blocks", "false"}, {"partition", "contiguous"}});
 }
 
 TEST_CASE("every switch keeps the outputs of the float model") {
@@ -27,6 +27,8 @@ TEST_CASE("every switch keeps the outputs of the float model") {
       {{"rotation", "givens"}, {"permutations", "3"}},
       {{"rotation", "hadamard"}},
       {{"global_reflection", "none"}, {"permutations", "0"}},
+      {{"target", "ramp"}, {"pick", "range"}, {"partition", "mass"}},
+      {{"target", "corner"}, {"pick", "random"}, {"partition", "random"}},
       {{"global_reflection", "optimized"}, {"reflection_iterations", "3"}},
       {{"calibration", "samples"}},
       {{"calibration", "float"}},
@@ -159,7 +161,7 @@ TEST_CASE("share_blocks = false builds d/B maps, all different") {
 TEST_CASE("zigzag off leaves maps alone; T maps follow the first") {
   Matrix<double> moved;
   RuquantOptions options = blocks_of(8, 1);
-  options.blocks.zigzag = false;
+  options.blocks.partition = "contiguous";
   CHECK(rotate(24, options, &moved).transform.describe() == "blocks(3x8), blocks(3x8)");
   options.blocks = permutations(2);
   CHECK(rotate(24, options, &moved).transform.describe() ==

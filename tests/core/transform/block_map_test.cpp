@@ -3,8 +3,10 @@
 #include <doctest/doctest.h>
 
 #include <Eigen/LU>
+#include <algorithm>
 #include <cmath>
 
+#include "support/errors.hpp"
 #include "support/laws.hpp"
 #include "support/tape.hpp"
 
@@ -67,9 +69,67 @@ TEST_CASE("targets on [-1,1) leave the positive orthant") {
   const double norm = x.row(row).norm();
   const Vector<double> u{{0.1, 0.9, 0.5, 0.2}};
   Tape tape(u, {});
-  build_block_map(x, {.steps = 1, .givens_per_step = 0, .target = TargetRange::u11}, tape);
+  build_block_map(x, {.steps = 1, .givens_per_step = 0, .target = Target::u11}, tape);
   const Vector<double> centred{{-0.8, 0.8, 0, -0.6}};
   CHECK((x.row(row).transpose() - norm * centred.normalized()).cwiseAbs().maxCoeff() < 1e-13);
+}
+
+TEST_CASE("every target has the sample's norm and its own shape") {
+  const auto reached = [](Target target) {
+    Matrix<double> x = gaussian(10, 8, "samples");
+    const Matrix<double> before = x;
+    const Index row = extreme_row(x);
+    Stream draws(3, "targets");
+    build_block_map(x, {.steps = 1, .givens_per_step = 0, .target = target}, draws);
+    CHECK(x.row(row).norm() == doctest::Approx(before.row(row).norm()));
+    return std::pair<RowVector<double>, RowVector<double>>(before.row(row), x.row(row));
+  };
+  const auto corner = reached(Target::corner).second;
+  CHECK((corner.cwiseAbs().array() - corner.norm() / std::sqrt(8)).abs().maxCoeff() < 1e-12);
+  CHECK(corner.minCoeff() < 0);
+  CHECK(corner.maxCoeff() > 0);
+  const auto ones = reached(Target::ones).second;
+  CHECK((ones.array() - ones.norm() / std::sqrt(8)).abs().maxCoeff() < 1e-12);
+  // The ramp keeps the order of the sample and is evenly spaced.
+  const auto [sample, ramp] = reached(Target::ramp);
+  RowVector<double> sorted = ramp;
+  std::sort(sorted.begin(), sorted.end());
+  for (Index i = 0; i + 1 < 8; ++i) {
+    CHECK(sorted(i + 1) - sorted(i) == doctest::Approx(sorted(1) - sorted(0)));
+    for (Index j = 0; j < 8; ++j) {
+      if (sample(i) < sample(j)) CHECK(ramp(i) < ramp(j));
+    }
+  }
+  const auto sphere = reached(Target::sphere).second;
+  CHECK(sphere.minCoeff() < 0);
+  const Vector<double> direction = Stream(3, "targets").normal(8, 1).col(0);
+  CHECK((sphere.transpose() - sphere.norm() * direction.normalized()).norm() < 1e-12);
+}
+
+TEST_CASE("each pick maps the sample that it looks for") {
+  Matrix<double> x = 0.1 * gaussian(6, 4, "quiet");
+  x.row(1) << 5, 4.9, 4.9, 5;  // the largest entry, a narrow range
+  x.row(2) << 3, -3, 3, -3;    // the widest range
+  x.row(4) << 0, 0, 1, 0;      // the largest kurtosis
+  const auto chosen = [&](Pick pick) {
+    Matrix<double> samples = x;
+    BlockMapTrace trace;
+    Stream draws(1, "picks");
+    build_block_map(samples, {.steps = 1, .givens_per_step = 0, .pick = pick}, draws, &trace);
+    return trace.chosen.at(0);
+  };
+  CHECK(chosen(Pick::maxabs) == 1);
+  CHECK(chosen(Pick::range) == 2);
+  CHECK(chosen(Pick::kurtosis) == 4);
+  CHECK(chosen(Pick::random) == static_cast<Index>(Stream(1, "picks").uniform(1)(0) * 6));
+}
+
+TEST_CASE("targets and picks by name") {
+  CHECK(target("ramp") == Target::ramp);
+  CHECK(target_names().at(static_cast<std::size_t>(Target::corner)) == "corner");
+  CHECK(pick("kurtosis") == Pick::kurtosis);
+  check_error([] { target("ramb"); }, {"unknown target 'ramb'", "ramp"});
+  check_error([] { pick("largest"); }, {"unknown pick 'largest'"});
 }
 
 // One round of Givens rotations on samples whose extreme row is row 0.
@@ -215,14 +275,14 @@ TEST_CASE("outliers are spread") {
 }
 
 TEST_CASE("the global reflection sends the extreme token to its target") {
-  for (const TargetRange range : {TargetRange::u01, TargetRange::u11}) {
+  for (const Target range : {Target::u01, Target::u11}) {
     const Matrix<double> y = gaussian(30, 12, "global", 1);
     Stream draws(6, "global");
     Index row = -1;
     const Vector<double> v = global_reflection_direction(y, range, draws, &row).normalized();
     CHECK(row == extreme_row(y));
     Vector<double> u = Stream(6, "global").uniform(12);
-    if (range == TargetRange::u11) u = 2 * u.array() - 1;
+    if (range == Target::u11) u = 2 * u.array() - 1;
     const RowVector<double> reached = y.row(row) - 2 * y.row(row).dot(v) * v.transpose();
     const RowVector<double> target = y.row(row).norm() * u.normalized().transpose();
     CHECK(relative_error(reached, target) < 1e-13);

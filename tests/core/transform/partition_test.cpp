@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "support/errors.hpp"
 #include "support/laws.hpp"
@@ -91,6 +92,54 @@ TEST_CASE("a zigzag order is a permutation, and balances the blocks") {
       for (Index j = 0; j < width; ++j) REQUIRE(order[std::size_t(j)] == j);
     }
   }
+}
+
+TEST_CASE("mass is dealt evenly: the richest channel first, each to the poorest block") {
+  // Masses 9, 7, 6, 5, 4, 2 in two blocks of three: 9 | 7 6 | 9+5 | 7+6+... full at three.
+  Matrix<double> x(1, 6);
+  x << 2, -9, 5, 4, 7, -6;
+  const BlockLayout layout = block_layout(6, 3, false);
+  CHECK(mass_order(x, layout) == std::vector<Index>{1, 2, 0, 4, 5, 3});
+  // {9, 5, 2} and {7, 6, 4}: 16 and 17.
+}
+
+TEST_CASE("mass counts all tokens, and is more even than blocks as they come") {
+  for (const Index width : {24, 22}) {
+    const Matrix<double> x = gaussian(9, width, "mass", 3);
+    const BlockLayout layout = block_layout(width, 4, true);
+    const std::vector<Index> order = mass_order(x, layout);
+    std::vector<Index> sorted = order;
+    std::sort(sorted.begin(), sorted.end());
+    for (Index i = 0; i < width; ++i) CHECK(sorted[static_cast<std::size_t>(i)] == i);
+    const auto spread = [&](const std::vector<Index>& channels) {
+      double least = 1e300, most = 0;
+      for (Index b = 0; b < layout.full_blocks(); ++b) {
+        double mass = 0;
+        for (Index j = 0; j < 4; ++j) {
+          mass += x.col(channels[static_cast<std::size_t>(4 * b + j)]).cwiseAbs().sum();
+        }
+        least = std::min(least, mass);
+        most = std::max(most, mass);
+      }
+      return most - least;
+    };
+    std::vector<Index> as_they_come(static_cast<std::size_t>(width));
+    std::iota(as_they_come.begin(), as_they_come.end(), Index{0});
+    CHECK(spread(order) < spread(as_they_come));
+  }
+}
+
+TEST_CASE("partitions by name") {
+  const Matrix<double> x = gaussian(5, 12, "x", 1);
+  const BlockLayout layout = block_layout(12, 4, true);
+  Stream draws(1, "random"), again(1, "random");
+  for (const std::string& name : partition_names()) {
+    const std::vector<Index> order = channel_order(x, layout, partition(name), &draws);
+    CHECK(order.size() == (name == "contiguous" ? 0 : 12));
+    if (name == "random") CHECK(order == again.permutation(12));
+    if (name == "zigzag") CHECK(order == zigzag_order(x, layout));
+  }
+  check_error([] { partition("zigzac"); }, {"unknown partition 'zigzac'", "zigzag"});
 }
 
 }  // namespace

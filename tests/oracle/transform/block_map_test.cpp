@@ -49,7 +49,7 @@ TEST_CASE("global reflection direction equals get_omg") {
     const Matrix<double> y = c.matrix("Y");
     Tape tape(c.vector("tape_u"), {});
     Index row = -1;
-    const Vector<double> omega = global_reflection_direction(y, TargetRange::u01, tape, &row);
+    const Vector<double> omega = global_reflection_direction(y, Target::u01, tape, &row);
     check_close(omega, c.vector("omega"), 1e-12, "omega");
     CHECK(row == c.integers("row").at(0));
     const Vector<double> v = omega.normalized();
