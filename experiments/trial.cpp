@@ -103,6 +103,7 @@ struct Workbench::Impl {
   std::unique_ptr<ModelSession<float>> session;
   Matrix<float> reference;  // final hidden states of the float model on the evaluation tokens
   ActivationSet activations;
+  std::map<std::string, double> lloyd_max_errors;  // of unrotated sites, by site and bits
 
   void load(const Inputs& inputs);
   ModelSession<float>& calibration(const Config& config);
@@ -117,6 +118,7 @@ struct Workbench::Impl {
   ChoiceScores float_choices(const Config& config, const ChoiceTask& task);
   void measure_tasks(const Config& config, const Inputs& inputs, const PlannedModel<float>& planned,
                      const Progress& progress, TrialResult& result);
+  double lloyd_max_error(const SiteActivations& site, Index bits);
   void measure_tensors(const Config& config, const Inputs& inputs, TrialResult& result);
 };
 
@@ -210,6 +212,7 @@ const ActivationSet& Workbench::Impl::activation_set(const Config& config, const
     save_activations(capture(config), file);
   }
   activations = load_activations(file);
+  lloyd_max_errors.clear();
   activations_key = key;
   return activations;
 }
@@ -358,6 +361,14 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
   result.timing.task_seconds = clock.lap();
 }
 
+// The same for every plan, and slow.
+double Workbench::Impl::lloyd_max_error(const SiteActivations& site, Index bits) {
+  const std::string key = fmt::format("{} {}", to_string(site.site), bits);
+  const auto found = lloyd_max_errors.find(key);
+  if (found != lloyd_max_errors.end()) return found->second;
+  return lloyd_max_errors[key] = lloyd_max_error_db(site.test, bits);
+}
+
 void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs,
                                       TrialResult& result) {
   const ActivationSet& set = activation_set(config, inputs);
@@ -375,6 +386,11 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
   std::map<std::string, std::vector<double>> by_measure;
   for (const SiteActivations& site : set.sites) {
     auto measures = site_distortion(plan, set.config, site.site, site.test, site.weights);
+    const auto error = measures.find("activation_error_db");
+    if (error != measures.end()) {
+      measures["lloyd_max_gap_db"] =
+          error->second - lloyd_max_error(site, plan.quant.activation.bits);
+    }
     for (const auto& [name, value] : measures) {
       by_measure["tensor." + name].push_back(value);
       by_measure[fmt::format("tensor.{}.{}", name, to_string(site.site.kind))].push_back(value);

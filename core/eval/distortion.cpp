@@ -8,6 +8,7 @@
 #include "ruquant/base/error.hpp"
 #include "ruquant/model/fuse.hpp"
 #include "ruquant/quant/rounding.hpp"
+#include "ruquant/quant/row_levels.hpp"
 
 namespace ruq {
 namespace {
@@ -87,6 +88,12 @@ double centroid_shift(const Matrix<double>& x, const QuantSpec& spec) {
   return std::sqrt(sum / static_cast<double>(x.size()));
 }
 
+double lloyd_max_error_db(const Matrix<float>& x, Index bits) {
+  const Matrix<double> wide = x.cast<double>();
+  const Matrix<double> rounded = round_to_best_levels(wide, {.bits = bits});
+  return decibels((rounded - wide).squaredNorm(), wide.squaredNorm());
+}
+
 std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfig& config,
                                               const Site& site, const Matrix<float>& activations,
                                               const std::map<Linear, Matrix<float>>& weights) {
@@ -127,6 +134,11 @@ std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfi
   };
   if (spec.rounds()) {
     add_error("activation_error_db", (rounded - x).squaredNorm(), x.squaredNorm());
+    const auto error = measures.find("activation_error_db");
+    if (error != measures.end()) {
+      measures["uniform_gap_db"] =
+          error->second + 20 * std::log10(2.0) * static_cast<double>(spec.bits);
+    }
     measures["centroid_shift"] = centroid_shift(x, spec);
   }
   if (plan.quant.weight.rounds()) add_error("weight_error_db", weight_error, weight_power);

@@ -4,6 +4,8 @@
 // transformed forms and Q the quantizers of the plan:
 //   output_error_db      10·log10( ‖Q(X̂)·Q(Ŵ)ᵀ − X·Wᵀ‖² / ‖X·Wᵀ‖² ): what the next layer sees
 //   activation_error_db  10·log10( ‖Q(X̂) − X̂‖² / ‖X̂‖² )
+//   uniform_gap_db       activation_error_db above that of a source that is uniform on the range of
+//                        every token, −20·log10(2^b): 0 is what RUQuant aims at
 //   weight_error_db      10·log10( ‖Q(Ŵ) − Ŵ‖² / ‖Ŵ‖² )
 //                        (roundings that need data of the whole network: to nearest)
 //   range_over_rms       mean over tokens of (max − min)/rms of X̂: what sets the step. 2√3 = 3.46
@@ -33,6 +35,11 @@ namespace ruq {
 std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfig& config,
                                               const Site& site, const Matrix<float>& activations,
                                               const std::map<Linear, Matrix<float>>& weights);
+
+/// activation_error_db of the best that 2^bits levels can do for each token of x by itself, its own
+/// Lloyd-Max levels (quant/row_levels.hpp): on the unrotated tensor, what a rotation has to beat
+/// with a uniform grid. Error unless bits are 1 to 8.
+double lloyd_max_error_db(const Matrix<float>& x, Index bits);
 
 /// Mean over rows of the Kolmogorov distance to the uniform distribution on the row's own range.
 double uniformity_distance(const Matrix<double>& x);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "ruquant/base/rng.hpp"
+#include "support/errors.hpp"
 #include "support/laws.hpp"
 
 namespace ruq::test {
@@ -96,6 +97,31 @@ struct SiteCase {
     online.append(HadamardStep{32});
   }
 };
+
+TEST_CASE("a uniform token is near the uniform source, a Gaussian one as far as it should be") {
+  ModelConfig config;
+  config.layers = config.heads = config.kv_heads = 1;
+  config.width = config.mlp_width = config.head_width = 4001;
+  const Plan plan = Plan::identity("x", 1, quant_settings("W16A4-Q16K16V16"));
+  const auto gap = [&](const Matrix<double>& x) {
+    const std::map<Linear, Matrix<float>> weights = {
+        {Linear::down_proj, Matrix<float>::Ones(1, x.cols())}};
+    return site_distortion(plan, config, {0, SiteKind::mlp_out}, x.cast<float>(), weights)
+        .at("uniform_gap_db");
+  };
+  // Fifteen steps over the range where the uniform source has sixteen.
+  CHECK(gap((2 * uniform_grid(4001).array() - 1).matrix()) ==
+        doctest::Approx(20 * std::log10(16.0 / 15)).epsilon(0.02));
+  CHECK(gap(gaussian(20, 4001, "gap")) > 4);
+  CHECK(gap(gaussian(20, 4001, "gap")) < 12);
+}
+
+TEST_CASE("Lloyd-Max levels of every token reach what theory says") {
+  const Matrix<float> x = gaussian(4, 20000, "levels").cast<float>();
+  CHECK(lloyd_max_error_db(x, 4) == doctest::Approx(-20.22).epsilon(0.005));
+  CHECK(lloyd_max_error_db(x, 2) == doctest::Approx(-9.30).epsilon(0.01));
+  check_error([&] { lloyd_max_error_db(x, 9); }, {"1 to 8 bits"});
+}
 
 TEST_CASE("at 16 bits there are no errors to report") {
   SiteCase bench;
