@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-const std::vector<std::string> kSections = {"about", "check", "base", "sweep"};
+const std::vector<std::string> kSections = {"about", "check", "base", "sweep", "trends"};
 
 std::string place(const fs::path& file, const YAML::Node& node) {
   return fmt::format("{}:{}", file.string(), node.Mark().line + 1);
@@ -106,13 +106,24 @@ void check_keys(const fs::path& file, const YAML::Node& map, const std::string& 
   }
 }
 
+std::vector<std::pair<std::string, std::string>> read_options(const fs::path& file,
+                                                              const YAML::Node& map,
+                                                              const std::string& where) {
+  if (!map || !map.IsMap()) {
+    fail("{}: {}: expected a map of options", place(file, map ? map : YAML::Node()), where);
+  }
+  std::vector<std::pair<std::string, std::string>> options;
+  for_each_leaf(file, map, [&](const std::string& key, const YAML::Node& value) {
+    options.emplace_back(canonical(key), setting_of(file, key, value).text);
+  });
+  return options;
+}
+
 Check::Expectation read_expectation(const fs::path& file, const YAML::Node& item) {
   check_keys(file, item, "check.expect", {"where", "metric", "value", "tolerance"});
   Check::Expectation expectation;
   if (const YAML::Node where = item["where"]) {
-    for_each_leaf(file, where, [&](const std::string& key, const YAML::Node& value) {
-      expectation.where.emplace_back(canonical(key), setting_of(file, key, value).text);
-    });
+    expectation.where = read_options(file, where, "check.expect: where");
   }
   if (!item["metric"] || !item["metric"].IsScalar()) {
     fail("{}: check: metric: expected the name of a metric", place(file, item));
@@ -143,6 +154,24 @@ Check read_check(const fs::path& file, const YAML::Node& node) {
     for (const YAML::Node& item : expect) check.expect.push_back(read_expectation(file, item));
   }
   return check;
+}
+
+Trend read_trend(const fs::path& file, const YAML::Node& item) {
+  check_keys(file, item, "trends", {"claim", "metric", "lower", "than", "ignoring"});
+  for (const char* key : {"claim", "lower", "than"}) {
+    if (!item[key]) fail("{}: trends: {}: found nothing", place(file, item), key);
+  }
+  Trend trend;
+  trend.origin = place(file, item);
+  trend.claim = item["claim"].as<std::string>();
+  trend.metric = item["metric"] ? item["metric"].as<std::string>() : "nll_over_float";
+  if (const YAML::Node ignoring = item["ignoring"]) {
+    if (!ignoring.IsSequence()) fail("{}: trends: ignoring: expected a list", trend.origin);
+    for (const YAML::Node& name : ignoring) trend.ignoring.push_back(name.as<std::string>());
+  }
+  trend.lower = read_options(file, item["lower"], "trends: lower");
+  trend.than = read_options(file, item["than"], "trends: than");
+  return trend;
 }
 
 std::vector<std::string> base_files(const fs::path& file, const YAML::Node& base) {
@@ -178,6 +207,10 @@ Document read_at_depth(const fs::path& file, int depth) {
     document.about = about.Scalar();
   }
   if (root["check"]) document.check = read_check(file, root["check"]);
+  if (const YAML::Node trends = root["trends"]) {
+    if (!trends.IsSequence()) fail("{}: trends: expected a list", place(file, trends));
+    for (const YAML::Node& item : trends) document.trends.push_back(read_trend(file, item));
+  }
   if (const YAML::Node sweep = root["sweep"]) {
     document.grids.clear();
     if (sweep.IsSequence()) {

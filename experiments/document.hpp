@@ -42,8 +42,19 @@ struct Check {
   std::vector<Expectation> expect;
 };
 
+/// What is expected of a sweep, written down before it is run: a metric is lower in one set of
+/// trials than in another (experiments/trend.hpp).
+struct Trend {
+  std::string claim;   ///< for people
+  std::string metric;  ///< nll_over_float unless said otherwise
+  std::vector<std::pair<std::string, std::string>> lower, than;  ///< options of the trials meant
+  std::vector<std::string> ignoring;  ///< options in which paired trials may differ
+  std::string origin;                 ///< file and line
+};
+
 struct Document {
   std::string about;
+  std::vector<Trend> trends;
   Check check;
   std::vector<Setting> settings;  ///< later ones win
   std::vector<AxisGrid> grids;

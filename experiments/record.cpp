@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/summary.hpp"
+#include "experiments/trend.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/io/tensor_store.hpp"
@@ -243,7 +244,9 @@ void RunFolder::summarize(const Sweep& sweep, const std::vector<PlannedTrial>& t
     rows.push_back(std::move(row));
   }
   write_file(root_ / "summary.csv", summary_csv(sweep, rows));
-  write_file(root_ / "summary.md", summary_markdown(sweep, rows));
+  const std::vector<TrendVerdict> verdicts = judge_trends(sweep, rows);
+  write_file(root_ / "summary.md", summary_markdown(sweep, rows) + trends_markdown(verdicts));
+  if (!verdicts.empty()) write_file(root_ / "trends.json", trends_json(verdicts).dump(1) + "\n");
 }
 
 double recorded_metric(const RunFolder& folder, const std::string& id, const std::string& metric) {

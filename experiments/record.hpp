@@ -1,6 +1,6 @@
 // The folder of a run: what was asked, what happened, and what came out.
 //
-//   runs/<config>/sweep.yaml summary.csv summary.md
+//   runs/<config>/sweep.yaml summary.csv summary.md trends.json (where trends are expected)
 //   runs/<config>/<trial id>/config.yaml status log.txt plan.h5 results.h5 results.json timing.json
 //
 // A trial id is a hash of the options that differ from their defaults, the digests of the inputs,

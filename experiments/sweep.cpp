@@ -207,12 +207,20 @@ class Resolver {
 
 }  // namespace
 
+bool is_meant(const Config& config,
+              const std::vector<std::pair<std::string, std::string>>& options) {
+  const auto flat = config.flat();
+  return std::all_of(options.begin(), options.end(), [&](const auto& option) {
+    return std::find(flat.begin(), flat.end(), option) != flat.end();
+  });
+}
+
 Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides) {
   Document document = read_document(file);
   for (const std::string& text : overrides) apply_override(text, document);
   if (document.grids.empty()) document.grids.emplace_back();
 
-  Sweep sweep{file.stem().string(), document.about, document.check, read_text(file), {}, {}};
+  Sweep sweep{file.stem().string(), document.about, document.check, read_text(file), {}, {}, {}};
   std::set<std::string> axis_keys = {"method"};
   for (const AxisGrid& grid : document.grids) {
     for (const Axis& axis : grid) {
@@ -227,6 +235,18 @@ Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides
     for (const auto& swept : combinations(grid)) resolver.add(swept, axis_keys);
   }
   sweep.trials = resolver.take();
+  for (const Trend& trend : document.trends) {
+    const auto meant = [&](const auto& options) {
+      return std::any_of(sweep.trials.begin(), sweep.trials.end(),
+                         [&](const Trial& trial) { return is_meant(*trial.config, options); });
+    };
+    if (meant(trend.lower) && meant(trend.than)) {
+      sweep.trends.push_back(trend);
+    } else if (overrides.empty()) {
+      fail("{}: trends: '{}': no trial of this file has the options of {}", trend.origin,
+           trend.claim, meant(trend.lower) ? "'than'" : "'lower'");
+    }
+  }
   return sweep;
 }
 

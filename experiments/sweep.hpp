@@ -2,6 +2,10 @@
 //
 //   about: one line for people
 //   check: parse                       or a map, see Check
+//   trends:                            what is expected, written down before the run
+//     - claim: zigzag helps
+//       lower: {method.partition: zigzag}
+//       than: {method.partition: contiguous}
 //   base: [common.yaml]                files laid under this one, relative to it
 //   text: {source: wikitext2}          options, nested or dotted ("text.source")
 //   sweep:                             a grid, or a list of grids that are put one after another
@@ -40,7 +44,12 @@ struct Sweep {
   std::string text;               ///< the file itself, for the run folder
   std::vector<std::string> axes;  ///< every swept key, in order of appearance
   std::vector<Trial> trials;
+  std::vector<Trend> trends;  ///< those that trials of this sweep can answer
 };
+
+/// Whether a trial with these options is among those that are meant.
+bool is_meant(const Config& config,
+              const std::vector<std::pair<std::string, std::string>>& options);
 
 /// Reads a file and applies overrides "key=value" or "key=a,b" (an axis, unless the option itself
 /// is a list). Error names file and line, the key, what was found, what was expected and the

@@ -1,0 +1,35 @@
+// Trends: what a configuration expects of its sweep, written down before it is run, judged after.
+//
+// "lower than" is a paired comparison. Trials of the two sets are paired when they have the same
+// seed (a method that draws nothing goes with every seed) and agree in all options that neither set
+// names and both methods have, but for those that the trend ignores. The difference of the metric
+// gets two 95 % intervals (Student t): over the paired trials, and, where the metric is the loss,
+// over windows after averaging the pairs. The wider of those that exist decides: `confirmed` when
+// it lies below zero, `not confirmed` when above, else `unresolved`; `no data` when nothing can be
+// paired or nothing says how far the difference may be off.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "experiments/summary.hpp"
+
+namespace ruq {
+
+struct TrendVerdict {
+  Trend trend;
+  std::string verdict;
+  double difference = 0;  ///< mean of lower − than
+  double half_width = 0;  ///< of the interval that decided; NaN where there is none
+  Index pairs = 0;
+};
+
+std::vector<TrendVerdict> judge_trends(const Sweep& sweep, const std::vector<SummaryRow>& rows);
+
+/// A section of summary.md; empty without trends.
+std::string trends_markdown(const std::vector<TrendVerdict>& verdicts);
+
+/// trends.json: a list of claim, metric, verdict, difference, half_width, pairs.
+nlohmann::ordered_json trends_json(const std::vector<TrendVerdict>& verdicts);
+
+}  // namespace ruq
