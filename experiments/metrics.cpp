@@ -27,6 +27,7 @@ void measure_learning(const Plan& plan, TrialResult& result) {
   std::vector<double> logs, held_out, improved;
   double steps = 0, tokens = 0;
   for (const LearningRecord& record : plan.learning) {
+    if (record.steps == 0) continue;  // a start is no result of learning
     // A loss of nothing (16 bits) has no ratio.
     if (record.initial_loss > 0 && record.final_loss > 0) {
       logs.push_back(std::log(record.final_loss / record.initial_loss));

@@ -14,8 +14,8 @@ namespace ruq {
 void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result);
 
 /// `learning.loss_ratio`, `.held_out_ratio` (geometric means of final over initial over all records
-/// that have both), `.held_out_improved` (share of records), `.steps`, `.tokens` (sums). Nothing
-/// where nothing was learned.
+/// that have both and took a step), `.held_out_improved` (share of these), `.steps`, `.tokens`
+/// (sums). Nothing where nothing was learned.
 void measure_learning(const Plan& plan, TrialResult& result);
 
 /// `task.<name>.acc` and `.acc_norm`, each with `_stderr`, the float model's as `_float`, their

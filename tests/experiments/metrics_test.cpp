@@ -52,13 +52,14 @@ TEST_CASE("learning is summed up over records; a loss of nothing has no ratio") 
                            .held_out_final = 2,
                            .steps = 4,
                            .tokens = 40});
-  plan.learning.push_back({.where = "c", .initial_loss = 0, .final_loss = 0});
+  plan.learning.push_back({.where = "c", .initial_loss = 0, .final_loss = 0, .steps = 1});
+  plan.learning.push_back({.where = "d", .initial_loss = 2, .final_loss = 1.9});  // no step
   TrialResult result;
   measure_learning(plan, result);
   CHECK(result.metrics["learning.loss_ratio"] == doctest::Approx(0.5));
   CHECK(result.metrics["learning.held_out_ratio"] == doctest::Approx(1));
   CHECK(result.metrics["learning.held_out_improved"] == 0.5);
-  CHECK(result.metrics["learning.steps"] == 7);
+  CHECK(result.metrics["learning.steps"] == 8);
   CHECK(result.metrics["learning.tokens"] == 70);
 }
 
