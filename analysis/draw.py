@@ -12,11 +12,12 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import (fig_activations, fig_bits, fig_block_size, fig_loss_by_method,  # noqa: E402
-                      fig_site_error, report, style)
+from analysis import (fig_activations, fig_bits, fig_block_size, fig_learning,  # noqa: E402
+                      fig_loss_by_method, fig_site_error, fig_trends, report, style)
 from analysis.runs import RunError, load_run  # noqa: E402
 
-FIGURES = (fig_loss_by_method, fig_block_size, fig_bits, fig_activations, fig_site_error)
+FIGURES = (fig_loss_by_method, fig_trends, fig_learning, fig_block_size, fig_bits,
+           fig_activations, fig_site_error)
 
 
 def draw(folder) -> list:

@@ -54,6 +54,7 @@ class Trial:
     sites: dict
     fallbacks: list
     timing: dict
+    learning: list = field(default_factory=list)  # records of what was learned; may be absent
 
     @property
     def loss(self) -> float:
@@ -151,6 +152,20 @@ class Run:
     @property
     def name(self) -> str:
         return self.folder.resolve().name
+
+    @cached_property
+    def trends(self) -> list:
+        """The verdicts of trends.json; none where nothing was expected of the run."""
+        path = self.folder / "trends.json"
+        if not path.exists():
+            return []
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            return [{**trend, "difference": float(trend["difference"]),
+                     "pairs": int(trend["pairs"]), "verdict": str(trend["verdict"])}
+                    for trend in found]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: {error!r}, expected the verdicts of runexp") from None
 
     @cached_property
     def axis_keys(self) -> list:
@@ -296,7 +311,7 @@ def load_trial(folder: Path) -> Trial:
     if "nll" in values["metrics"]:
         _require(values["metrics"], ("nll_over_float",), f"{path}: metrics")
         _require(values["windows"], WINDOW_KEYS, f"{path}: windows")
-    return Trial(folder=folder, timing=timing, **values)
+    return Trial(folder=folder, timing=timing, learning=data.get("learning", []), **values)
 
 
 def _value(value, where) -> float:

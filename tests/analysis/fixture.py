@@ -55,10 +55,39 @@ def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32,
                 data = results(ids[-1], method, settings, name, seed, keys)
                 add_loss(data, loss * factor, float_windows, rng)
                 add_sites(data, loss, rng)
+                if method == "ruquant":
+                    add_learning(data, rng)
                 write_trial(folder / ids[-1], data)
                 if samples:
                     write_samples(folder / ids[-1], method, rng, channels, tokens)
     return folder
+
+
+def write_trends(folder) -> None:
+    """One made-up verdict of each kind."""
+    rows = [("zigzag beats blocks as they come", "confirmed", -0.07, 0.02, 3),
+            ("larger blocks are better", "not confirmed", 0.05, 0.01, 3),
+            ("a second permutation gains little; it is not better, whatever the size of the blocks",
+             "unresolved", -0.01, 0.03, 9),
+            ("one pair says nothing", "no data", 0.2, None, 1),
+            ("nothing to pair", "no data", 0.0, None, 0)]
+    trends = [{"claim": claim, "metric": "nll_over_float", "verdict": verdict,
+               "difference": difference, "pairs": pairs,
+               **({} if half is None else {"half_width": half})}
+              for claim, verdict, difference, half, pairs in rows]
+    (folder / "trends.json").write_text(json.dumps(trends))
+
+
+def add_learning(data, rng, blocks=4) -> None:
+    """A record a block whose held-out error falls to about nine tenths, and one of a site."""
+    def record(where):
+        return {"where": where, "optimizer": "adamw", "objective": "block output",
+                "initial_loss": 1.0, "final_loss": 0.8, "held_out_initial": 2.0,
+                "held_out_final": 2.0 * float(0.9 + 0.05 * rng.standard_normal()), "steps": 24,
+                "evaluations": 24, "tokens": 6144, "termination": "Took all 24 steps.",
+                "details": {}}
+    data["learning"] = [record(f"layers.{block}") for block in range(blocks)]
+    data["learning"].append(record("layers.0.attn_in"))
 
 
 def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:

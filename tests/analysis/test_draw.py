@@ -10,7 +10,8 @@ import fixture
 import numpy as np
 from PIL import Image
 
-from analysis import compare, draw, fig_loss_by_method, report, runs, stats, style
+from analysis import (compare, draw, fig_learning, fig_loss_by_method, fig_trends, report, runs,
+                      stats, style)
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {"method.block_size": "64"}, 0.6),
           ("ruquant", {}, 0.45)]
@@ -111,6 +112,7 @@ class Drawing(unittest.TestCase):
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
         cls.folder = fixture.make_run(Path(holder.name) / "demo", DESIGN)
+        fixture.write_trends(cls.folder)
         (cls.folder / "t003" / "status").write_text("failed: NaN at layers.3.mlp_out\n")
         cls.lines = draw.draw(cls.folder)
 
@@ -119,7 +121,9 @@ class Drawing(unittest.TestCase):
         for name in names:
             for kind in ("pdf", "png", "csv"):
                 self.assertGreater((self.folder / "figures" / f"{name}.{kind}").stat().st_size, 100)
-        self.assertEqual(sum("PREVIEW: 2 seeds" in line for line in self.lines), len(names))
+        # One seed of quarot failed; learning shows ruquant alone.
+        self.assertEqual(sum("PREVIEW: 2 seeds" in line for line in self.lines), len(names) - 1)
+        self.assertEqual(sum("PREVIEW: 3 seeds" in line for line in self.lines), 1)
 
     def test_captions_hold_the_provenance(self):
         for figure in draw.FIGURES:
@@ -127,8 +131,9 @@ class Drawing(unittest.TestCase):
             caption = image.text["Description"]
             for words in ("toy-model", "float means 4-bit blocks dequantized", "toytext",
                           "8 windows of 1024 tokens", "test tokens 500,000 to 508,192",
-                          "W4A4-Q4K4V4", "Seeds: 1–3", "Presets: official", "PREVIEW: 2 seeds"):
+                          "W4A4-Q4K4V4", "Seeds: 1–3", "Presets: official"):
                 self.assertIn(words, caption)
+            self.assertRegex(caption, "PREVIEW: [23] seeds")
 
     def test_csv_holds_the_numbers_of_the_run(self):
         run = runs.load_run(self.folder)
@@ -155,6 +160,56 @@ class Drawing(unittest.TestCase):
         for path in (again.pdf, again.png, again.csv):
             self.assertEqual(path.read_bytes(),
                              (self.folder / "figures" / path.name).read_bytes())
+
+
+class Expectations(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = fixture.make_run(Path(holder.name) / "run",
+                                       [("ruquant", {}, 0.5), ("rtn", {}, 2.0)], seeds=(1, 2))
+        fixture.write_trends(self.folder)
+
+    def rows(self, figure):
+        figure.draw(runs.load_run(self.folder), self.folder / "figures")
+        with (self.folder / "figures" / f"{figure.NAME}.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def test_every_claim_with_data_has_a_line(self):
+        rows = self.rows(fig_trends)
+        self.assertEqual([row["verdict"] for row in rows],
+                         ["confirmed", "not confirmed", "unresolved", "no data"])
+        self.assertEqual((rows[0]["difference"], rows[0]["half_width"]), ("-0.07", "0.02"))
+        self.assertEqual(rows[3]["half_width"], "")
+
+    def test_a_changed_verdict_changes_picture_and_numbers(self):
+        before = self.rows(fig_trends)
+        picture = (self.folder / "figures" / "trends.png").read_bytes()
+        path = self.folder / "trends.json"
+        path.write_text(path.read_text().replace("-0.07", "-0.09"))
+        self.assertNotEqual(self.rows(fig_trends), before)
+        self.assertNotEqual((self.folder / "figures" / "trends.png").read_bytes(), picture)
+
+    def test_a_broken_file_of_verdicts_is_named(self):
+        (self.folder / "trends.json").write_text("[{}]")
+        with self.assertRaisesRegex(runs.RunError, "trends.json"):
+            self.rows(fig_trends)
+
+    def test_learning_is_shown_for_blocks_alone(self):
+        rows = self.rows(fig_learning)
+        self.assertEqual(len(rows), 4 * 2 * 2)  # blocks, seeds, widths
+        run = runs.load_run(self.folder)
+        trial = next(t for t in run.trials if t.method == "ruquant" and t.seed == 2
+                     and t.widths == rows[0]["widths"])
+        own = [row for row in rows if (row["seed"], row["widths"]) == ("2", trial.widths)]
+        np.testing.assert_allclose([float(row["held_out_ratio"]) for row in own],
+                                   [r["held_out_final"] / 2 for r in trial.learning[:4]], rtol=1e-5)
+
+    def test_nothing_learned_is_no_figure(self):
+        folder = fixture.make_run(self.folder / "plain", [("rtn", {}, 2.0)])
+        for figure in (fig_learning, fig_trends):
+            with self.assertRaises(style.Unsupported):
+                figure.draw(runs.load_run(folder), folder / "figures")
 
 
 class Partial(unittest.TestCase):

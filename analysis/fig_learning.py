@@ -1,0 +1,80 @@
+"""What learning gave, block by block: the error on sequences that nothing was learned from, at the
+result over that at the start."""
+
+import math
+
+import numpy as np
+
+from analysis import style
+from analysis.runs import Run
+
+NAME = "learning"
+TITLE = "Held-out error after learning over that before, block by block"
+
+
+def draw(run: Run, folder):
+    lines = [(group, curve) for group in run.groups if (curve := _curve(group))]
+    if not lines:
+        raise style.Unsupported("nothing was learned block by block")
+    widths = [name for name in run.widths if any(g.widths == name for g, _ in lines)]
+    sheet = style.open_sheet(TITLE, _caption(run, lines), 2.7,
+                             style.preview_mark([group for group, _ in lines]))
+    panels = sheet.figure.subplots(1, len(widths), squeeze=False, sharey=True)[0]
+    labels = sorted({run.short(group) for group, _ in lines})
+    first = {run.short(group): group for group, _ in lines}
+    looks = dict(zip(labels, style.looks_of_lines([first[label] for label in labels],
+                                                  run.methods)))
+    rows = []
+    for panel, name in zip(panels, widths):
+        panel.axhline(1, color=style.INK, linewidth=0.8, zorder=1)
+        panel.set_title(name, loc="left")
+        panel.set_xlabel("block")
+        for group, curve in lines:
+            if group.widths == name:
+                rows += _draw_line(panel, run.short(group), group, curve, looks)
+    panels[0].set_ylabel("held-out error, after over before")
+    sheet.legend(below=True)
+    return style.save(sheet, folder, NAME, rows)
+
+
+def _curve(group) -> dict:
+    """block → ratio of every seed, where blocks were learned from their outputs."""
+    curve = {}
+    for trial in group.trials:
+        for record in trial.learning:
+            parts = record["where"].split(".")
+            known = "held_out_initial" in record and "held_out_final" in record
+            if len(parts) != 2 or not known or record["steps"] == 0:
+                continue
+            if record["held_out_initial"] > 0:
+                ratio = record["held_out_final"] / record["held_out_initial"]
+                curve.setdefault(int(parts[1]), {})[trial.seed] = ratio
+    return curve
+
+
+def _draw_line(panel, label, group, curve, looks) -> list:
+    colour, marker, line = looks[label]
+    blocks = sorted(curve)
+    means = [math.exp(np.mean([math.log(r) for r in curve[b].values()])) for b in blocks]
+    panel.plot(blocks, means, color=colour, marker=marker, linestyle=line, label=label,
+               markersize=3, zorder=4)
+    low = [min(curve[b].values()) for b in blocks]
+    high = [max(curve[b].values()) for b in blocks]
+    panel.fill_between(blocks, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    return [{"label": group.label, "widths": group.widths, "block": block, "seed": seed,
+             "held_out_ratio": ratio}
+            for block in blocks for seed, ratio in sorted(curve[block].items())]
+
+
+def _caption(run: Run, lines) -> str:
+    improved = []
+    for group, curve in lines:
+        ratios = [ratio for block in curve.values() for ratio in block.values()]
+        share = 100 * sum(ratio < 1 for ratio in ratios) / len(ratios)
+        improved.append(f"{run.short(group)} ({group.widths}) {share:.0f} %")
+    trials = [trial for group, _ in lines for trial in group.trials]
+    return ("Line: geometric mean over seeds of the quantized block's output error against the float "
+            "block, on sequences kept out of learning; band: least and greatest seed. Below one is "
+            f"better. Blocks improved: {'; '.join(improved)}. "
+            f"{run.base_note([group for group, _ in lines])} "
+            f"{style.provenance(trials)}").replace("  ", " ")

@@ -1,0 +1,75 @@
+"""What was expected of a run before it, and what came: one line a claim, from trends.json."""
+
+import math
+import textwrap
+
+from analysis import style
+from analysis.runs import Run
+
+NAME = "trends"
+TITLE = "Expected trends, and what was found"
+LOOKS = {"confirmed": ("#009e73", "o"), "not confirmed": ("#d55e00", "X"),
+         "unresolved": ("#7f7f7f", "s"), "no data": ("#bbbbbb", "|")}
+LINE = 58  # characters of a claim on one line
+
+
+def draw(run: Run, folder):
+    trends = [trend for trend in run.trends if trend["pairs"] > 0]
+    if not trends:
+        raise style.Unsupported("the run's configuration expects no trends, or none has data")
+    claims = [textwrap.fill(trend["claim"], LINE) for trend in trends]
+    heights = [0.2 + 0.12 * claim.count("\n") for claim in claims]
+    sheet = style.open_sheet(TITLE, _caption(run, trends), 0.55 + sum(heights),
+                             style.preview_mark(run.groups))
+    panel = sheet.figure.subplots()
+    places, at = [], 0.0
+    for height in heights:
+        places.append(-(at + height / 2))
+        at += height
+    panel.set_yticks(places, claims)
+    panel.set_ylim(-at, 0)
+    panel.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
+    panel.grid(axis="y", visible=False)
+    for place, trend in zip(places, trends):
+        _draw_line(panel, place, trend)
+    _scale(panel, trends)
+    panel.set_xlabel(f"difference of {_metrics(trends)}: first set minus second, lower is as "
+                     "expected")
+    handles = {name: panel.plot([], [], color=colour, marker=marker, linestyle="none")[0]
+               for name, (colour, marker) in LOOKS.items()
+               if any(trend["verdict"] == name for trend in trends)}
+    sheet.legend(below=True, entries=handles)
+    return style.save(sheet, folder, NAME, [
+        {key: trend.get(key, "") for key in
+         ("claim", "metric", "verdict", "difference", "half_width", "pairs")} for trend in trends])
+
+
+def _draw_line(panel, place, trend) -> None:
+    colour, marker = LOOKS[trend["verdict"]]
+    half = trend.get("half_width", math.nan)
+    if math.isfinite(half):
+        panel.plot([trend["difference"] - half, trend["difference"] + half], [place, place],
+                   color=colour, zorder=3)
+    panel.plot([trend["difference"]], [place], color=colour, marker=marker, zorder=4)
+
+
+def _scale(panel, trends) -> None:
+    """Linear near zero, where most differences lie, and logarithmic beyond."""
+    ends = [abs(trend["difference"]) + (trend.get("half_width") or 0) for trend in trends]
+    typical = sorted(ends)[len(ends) // 2]
+    if max(ends) > 5 * typical > 0:
+        panel.set_xscale("symlog", linthresh=typical)
+
+
+def _metrics(trends) -> str:
+    names = {"nll_over_float": "the loss (nats per token)"}
+    return ", ".join(dict.fromkeys(names.get(t["metric"], t["metric"]) for t in trends))
+
+
+def _caption(run: Run, trends) -> str:
+    pairs = sorted({trend["pairs"] for trend in trends})
+    span = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
+    return ("Claims were written into the configuration before the run. Marker: mean difference of "
+            f"paired trials ({span} pairs); bar: the wider of its 95 % t-intervals over trials and "
+            "over windows. Confirmed: the whole bar lies below zero; not confirmed: above. "
+            f"{style.provenance(run.trials)}")
