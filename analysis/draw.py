@@ -1,4 +1,5 @@
-"""Draws every figure that a run supports into RUN_DIR/figures and writes RUN_DIR/report.html.
+"""Draws every figure that a run supports into RUN_DIR/figures, writes its tables into
+RUN_DIR/tables and RUN_DIR/report.html.
 
     python analysis/draw.py RUN_DIR
 
@@ -13,7 +14,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import (fig_activations, fig_bits, fig_block_size, fig_learning,  # noqa: E402
-                      fig_loss_by_method, fig_site_error, fig_trends, report, style)
+                      fig_loss_by_method, fig_site_error, fig_trends, report, style, tables)
 from analysis.runs import RunError, load_run  # noqa: E402
 
 FIGURES = (fig_loss_by_method, fig_trends, fig_learning, fig_block_size, fig_bits,
@@ -29,9 +30,11 @@ def draw(folder) -> list:
             drawn.append(figure.draw(run, run.folder / "figures"))
         except style.Unsupported as reason:
             missing.append((figure.NAME, str(reason)))
+    written = tables.write(run)
     page = report.write_report(run, drawn, missing)
     lines = [f"{figure.pdf} (.png, .csv)" + (f"  [{figure.mark}]" if figure.mark else "")
              for figure in drawn]
+    lines += [f"{path}.md (.tex)" for path in written]
     lines += [f"not drawn: {name}: {why}" for name, why in missing]
     lines += [f"not used: {item.trial}: {item.why}" for item in run.skipped]
     return [*lines, str(page)]

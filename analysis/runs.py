@@ -55,6 +55,7 @@ class Trial:
     fallbacks: list
     timing: dict
     learning: list = field(default_factory=list)  # records of what was learned; may be absent
+    diverged: str = ""  # why the loss says nothing any more
 
     @property
     def loss(self) -> float:
@@ -311,7 +312,8 @@ def load_trial(folder: Path) -> Trial:
     if "nll" in values["metrics"]:
         _require(values["metrics"], ("nll_over_float",), f"{path}: metrics")
         _require(values["windows"], WINDOW_KEYS, f"{path}: windows")
-    return Trial(folder=folder, timing=timing, learning=data.get("learning", []), **values)
+    return Trial(folder=folder, timing=timing, learning=data.get("learning", []),
+                 diverged=data.get("diverged", ""), **values)
 
 
 def _value(value, where) -> float:

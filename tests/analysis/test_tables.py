@@ -1,0 +1,87 @@
+import contextlib
+import io
+import json
+import tempfile
+import unittest
+from pathlib import Path
+
+import fixture
+import numpy as np
+
+from analysis import runs, tables
+
+DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
+
+
+class Cells(unittest.TestCase):
+    def test_means_and_intervals(self):
+        self.assertEqual(tables.cell([1.0], 2), "1.00")
+        self.assertEqual(tables.cell([1.0, 3.0], 1), "2.0 ± 12.7")
+        self.assertEqual(tables.cell([-0.5], 1), "−0.5")
+        self.assertEqual(tables.cell([1.0, float("nan")], 1), "diverged")
+        self.assertEqual(tables.cell([], 1), "–")
+
+    def test_latex_is_escaped(self):
+        self.assertEqual(tables.escape("50 % of a_b & ±"), r"50 \% of a\_b \& $\pm$")
+
+
+class Written(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = fixture.make_run(Path(holder.name) / "run", DESIGN, samples=False)
+
+    def change(self, method, change):
+        for path in self.folder.glob("t*/results.json"):
+            data = json.loads(path.read_text())
+            if data["method"] == method:
+                change(data)
+                path.write_text(json.dumps(data))
+
+    def table(self, name):
+        tables.write(runs.load_run(self.folder))
+        return [(self.folder / "tables" / f"{name}.{end}").read_text() for end in ("md", "tex")]
+
+    def test_losses_by_method_and_widths(self):
+        run = runs.load_run(self.folder)
+        markdown, latex = self.table("loss")
+        group = next(g for g in run.groups if g.method == "quarot" and g.widths == run.widths[0])
+        self.assertIn(f"| quarot | {tables.cell(group.losses, 3)} |", markdown)
+        self.assertIn("| method | W4A4-Q4K4V4 | W6A6-Q6K6V6 |", markdown)
+        for words in ("PREVIEW: 3 seeds", "toy-model", "8 windows of 1024 tokens"):
+            self.assertIn(words, markdown)
+        self.assertIn(r"quarot & " + tables.escape(tables.cell(group.losses, 3)), latex)
+        self.assertIn(r"\begin{tabular}{lrr}", latex)
+
+    def test_one_changed_value_changes_the_table(self):
+        before = self.table("perplexity")
+        self.change("quarot", lambda data: data["metrics"].update({"ppl.w1024": 77.0}))
+        after = self.table("perplexity")
+        self.assertNotEqual(before, after)
+        self.assertIn("| quarot | 77.00 ± 0.00 |", after[0])
+
+    def test_a_lost_model_is_named(self):
+        self.change("rtn", lambda data: data.update(diverged="a loss of 12 nats"))
+        self.assertIn("(diverged)", self.table("loss")[0])
+        self.change("rtn", lambda data: data["metrics"].update(nll_over_float=None))
+        self.assertRegex(self.table("loss")[0], r"\| rtn \| diverged \|")
+
+    def test_tasks_and_cost(self):
+        self.change("ruquant", lambda data: data["metrics"].update(
+            {"task.piqa.acc": 0.6, "task.piqa.acc_norm": 0.625, "task.boolq.acc": 0.5,
+             "weight.effective_bits": 4.046875}))
+        markdown = self.table("tasks")[0]
+        self.assertIn("| ruquant, W4A4-Q4K4V4 | 50.0 ± 0.0 | 62.5 ± 0.0 |", markdown)
+        self.assertIn("| rtn, W4A4-Q4K4V4 | – | – |", markdown)
+        cost = self.table("cost")[0]
+        self.assertIn("| 4.05 |", cost)
+
+    def test_a_folder_that_is_no_run_is_one_line_and_status_two(self):
+        errors = io.StringIO()
+        with contextlib.redirect_stderr(errors):
+            self.assertEqual(tables.main([str(self.folder / "nowhere")]), 2)
+        self.assertIn("nowhere", errors.getvalue())
+
+
+if __name__ == "__main__":
+    unittest.main()
