@@ -9,9 +9,9 @@
 // Bases differ from layer to layer, so the published deployment keeps the residual stream rotated
 // and hands it over by R_prevᵀ·R_next online. Here the stream stays in its own basis and every site
 // applies its matrix online: the same rounded tensors, hence the same numbers. The Hadamard matrix
-// at lm_head is left out, since nothing is rounded there. The activation clips that the paper
-// learns afterwards, xmax·(1 + sigmoid(c))/2 by AdamW on the layer's error, are not learned here:
-// sites have the clip ratio of the quantizer.
+// at lm_head is left out, since nothing is rounded there. With `learn_clips` activation
+// clips are learned afterwards, as the paper does (learn/activation_clipping.hpp); without, sites
+// have the clip ratio of the quantizer.
 //
 // Our readings of what the specification leaves open: the loss of Q2 is the sum of the two losses,
 // each over its value at the start (times their mean, to keep the unit); its softmax runs over a
@@ -23,6 +23,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/learn/activation_clipping.hpp"
 #include "ruquant/learn/site_rotation.hpp"
 #include "ruquant/method/common.hpp"
 #include "ruquant/method/entries.hpp"
@@ -128,8 +129,17 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     fields.add("temperature", psot_.temperature, {.min = 1e-6, .max = 1e6}, "T of the softmax");
     fields.add("outlier_weight", psot_.outlier_weight, {.min = 0, .max = 1e6},
                "a: weight of outlier tokens, from the third layer on");
+    bind_clips(fields);
+  }
+  void bind_clips(Fields& fields) {
+    fields.add("learn_clips", learn_clips_, "learn a clip factor of every site afterwards");
+    fields.add("clip_epochs", clips_.epochs, {.min = 0, .max = 1000},
+               "passes over the windows that the clip factors are learned from");
+    fields.add("clip_rate", clips_.learning_rate, {.min = 0}, "AdamW's rate of the clip factors");
+    ruq::bind(fields, clips_.windows);
   }
   bool is_random() const override { return true; }
+  bool needs_model() const override { return learn_clips_; }
 
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,
@@ -150,6 +160,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
                    visit(session, site, tensor.template cast<double>(),
                          stream.child(to_string(site)), before, drawn);
                  });
+    if (learn_clips_) learn_activation_clips(session, clips_, plan);
     return plan;
   }
 
@@ -308,6 +319,8 @@ class InfoQuant final : public MethodBase<InfoQuant> {
   RotationOptions learning_{.steps = 40, .batch_rows = 512};
   double rate_start_ = 2, rate_end_ = 0.02;
   PsotOptions psot_;
+  bool learn_clips_ = false;
+  ActivationClippingOptions clips_;
 };
 
 }  // namespace

@@ -37,6 +37,66 @@ TEST_CASE("each matrix is where the method puts it") {
   CHECK(layer.query_key.describe() == "hadamard(4)");
 }
 
+TEST_CASE("clips are learned for every site of every block, after the rotations") {
+  const std::vector<std::pair<std::string, std::string>> settings = {
+      {"learn_clips", "true"},   {"learning_windows", "6"}, {"held_out_windows", "2"},
+      {"learning_tokens", "16"}, {"clip_epochs", "6"},      {"temperature", "40"}};
+  const Plan plain = plan_of("grouped", {{"temperature", "40"}});
+  Plan clipped = plan_of("grouped", settings);
+  CHECK(small_method("infoquant", settings)->needs_model());
+  CHECK_FALSE(small_method("infoquant")->needs_model());
+  const std::size_t sites = plain.learning.size();
+  REQUIRE(clipped.learning.size() == sites + 2);
+  for (std::size_t l = 0; l < 2; ++l) {
+    const LearningRecord& record = clipped.learning[sites + l];
+    CHECK(record.where == "layers." + std::to_string(l));
+    CHECK(record.steps == 36);
+    CHECK(record.held_out_final.has_value());
+    for (const SiteKind kind : kLinearSites) {
+      auto& clips = clipped.layers[l][kind].clips;
+      REQUIRE(clips.has_value());
+      CHECK(clips->low == clips->high);
+      CHECK(clips->low > 0.5);
+      CHECK(clips->low < 1);
+      CHECK(clips->low != doctest::Approx((1 + 1 / (1 + std::exp(-4.0))) / 2));  // it moved
+      clips = {};
+    }
+  }
+  clipped.learning.resize(sites);
+  CHECK(same_plan(clipped, plain));
+}
+
+TEST_CASE("where few codes make clipping pay, learned clips lower the error of every block") {
+  TinyBench<double> bench(tiny_config("grouped"));
+  const auto method = small_method("infoquant", {{"learn_clips", "true"},
+                                                 {"steps", "0"},
+                                                 {"learning_windows", "12"},
+                                                 {"held_out_windows", "2"},
+                                                 {"learning_tokens", "16"},
+                                                 {"clip_epochs", "10"}});
+  const Plan plan = bench.plan(*method, quant_settings("W16A2-Q16K16V16"));
+  for (const LearningRecord& record : plan.learning) {
+    if (record.optimizer != "adamw") continue;
+    INFO(record.where);
+    CHECK(record.final_loss < 0.98 * record.initial_loss);
+    CHECK(*record.held_out_final < *record.held_out_initial);
+  }
+}
+
+TEST_CASE("clips start at the quantizer's ratio, and stay away where nothing is rounded") {
+  TinyBench<double> bench(tiny_config("grouped"));
+  const auto method = small_method("infoquant", {{"learn_clips", "true"},
+                                                 {"learning_windows", "1"},
+                                                 {"held_out_windows", "0"},
+                                                 {"learning_tokens", "8"},
+                                                 {"clip_epochs", "0"}});
+  QuantSettings quant = quant_settings();
+  quant.activation.clip_ratio = 0.9;
+  CHECK(bench.plan(*method, quant).layers[1][SiteKind::mlp_in].clips->low == doctest::Approx(0.9));
+  const Plan plan = bench.plan(*method, quant_settings("W4A16-Q16K16V16"));
+  CHECK_FALSE(plan.layers[0][SiteKind::attn_in].clips.has_value());
+}
+
 TEST_CASE("blocks that do not divide the width become one") {
   const Plan plan = plan_of("multi-head", {{"blocks", "5"}});
   CHECK(plan.layers[0][SiteKind::mlp_in].online.describe() == "blocks(1x32)");
