@@ -302,12 +302,7 @@ int verify(const Request& original) {
   for (const auto& expectation : sweep.check.expect) {
     Index matched = 0;
     for (const PlannedTrial& planned : plan_trials(sweep)) {
-      const auto flat = planned.trial.config->flat();
-      const bool meant =
-          std::all_of(expectation.where.begin(), expectation.where.end(), [&](const auto& wanted) {
-            return std::find(flat.begin(), flat.end(), wanted) != flat.end();
-          });
-      if (!meant) continue;
+      if (!is_meant(*planned.trial.config, expectation.where)) continue;
       ++matched;
       const double value = recorded_metric(folder, planned.id, expectation.metric);
       if (std::abs(value - expectation.value) <= expectation.tolerance) continue;

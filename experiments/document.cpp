@@ -109,9 +109,7 @@ void check_keys(const fs::path& file, const YAML::Node& map, const std::string& 
 std::vector<std::pair<std::string, std::string>> read_options(const fs::path& file,
                                                               const YAML::Node& map,
                                                               const std::string& where) {
-  if (!map || !map.IsMap()) {
-    fail("{}: {}: expected a map of options", place(file, map ? map : YAML::Node()), where);
-  }
+  if (!map.IsMap()) fail("{}: {}: expected a map of options", place(file, map), where);
   std::vector<std::pair<std::string, std::string>> options;
   for_each_leaf(file, map, [&](const std::string& key, const YAML::Node& value) {
     options.emplace_back(canonical(key), setting_of(file, key, value).text);

@@ -106,13 +106,13 @@ void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& br
 
 template <class S>
 double block_output_error(const BlockGrad<S>& block, const BlockSamples<S>& samples,
-                          bool float_stream) {
+                          bool float_stream, Index first, Index last) {
   double sum = 0;
-  for (Index w = 0; w < samples.windows(); ++w) {
+  for (Index w = first; w < last; ++w) {
     sum += squared_norm(error_of<S>(
         block.forward(input_of(samples, float_stream, w, 1), samples.length), samples, w));
   }
-  return sum / static_cast<double>(samples.target.size());
+  return sum / static_cast<double>((last - first) * samples.length * samples.target.cols());
 }
 
 template <class S>
@@ -121,7 +121,7 @@ LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const Blo
                          std::vector<FitGroup>& groups) {
   check_samples(train, options);
   const auto error_on = [&](const BlockSamples<S>& samples) {
-    return block_output_error(block, samples, options.float_stream);
+    return block_output_error(block, samples, options.float_stream, 0, samples.windows());
   };
   LearningRecord record;
   record.optimizer = "adamw";
@@ -149,10 +149,11 @@ LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const Blo
   return record;
 }
 
-#define RUQ_INSTANTIATE(S)                                                                    \
-  template double block_output_error(const BlockGrad<S>&, const BlockSamples<S>&, bool);      \
-  template LearningRecord fit_block(BlockGrad<S>&, const BlockChart&, const BlockSamples<S>&, \
-                                    const BlockSamples<S>&, const BlockFitOptions&,           \
+#define RUQ_INSTANTIATE(S)                                                                     \
+  template double block_output_error(const BlockGrad<S>&, const BlockSamples<S>&, bool, Index, \
+                                     Index);                                                   \
+  template LearningRecord fit_block(BlockGrad<S>&, const BlockChart&, const BlockSamples<S>&,  \
+                                    const BlockSamples<S>&, const BlockFitOptions&,            \
                                     std::vector<FitGroup>&);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

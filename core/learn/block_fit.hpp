@@ -63,10 +63,10 @@ void bind(Fields& fields, LearningWindows& windows);
 void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,
           const LearningSchedule& paper, const std::function<void(bool)>& also = {});
 
-/// L over all windows, the parameters of `block` being installed.
+/// L over the windows [first, last), what `block` has installed being in force.
 template <class S>
 double block_output_error(const BlockGrad<S>& block, const BlockSamples<S>& samples,
-                          bool float_stream);
+                          bool float_stream, Index first, Index last);
 
 /// Moves `groups` in place and leaves the last of them installed. The record has the losses (not
 /// divided) of every step's windows before the step, L over all training windows before and after,

@@ -43,20 +43,6 @@ PerSite<Transform<double>> fixed_parts(const LayerPlan& plan) {
   return fixed;
 }
 
-Directions reflections(const LayerPlan& plan) {
-  Directions directions;
-  for (const SiteKind kind : kLinearSites) {
-    const auto& steps = plan[kind].online.steps();
-    const auto* last = steps.empty() ? nullptr : std::get_if<Reflection<double>>(&steps.back());
-    if (last == nullptr) {
-      fail("{}: found the transform '{}', expected a global reflection at its end", to_string(kind),
-           plan[kind].online.describe());
-    }
-    directions[at(kind)] = last->v;
-  }
-  return directions;
-}
-
 std::vector<Index> all_windows(Index count) {
   std::vector<Index> windows(static_cast<std::size_t>(count));
   std::iota(windows.begin(), windows.end(), Index{0});
@@ -142,6 +128,20 @@ void check_samples(const ModelConfig& config, const OutputSamples<S>& samples) {
 }
 
 }  // namespace
+
+Directions reflections(const LayerPlan& plan) {
+  Directions directions;
+  for (const SiteKind kind : kLinearSites) {
+    const auto& steps = plan[kind].online.steps();
+    const auto* last = steps.empty() ? nullptr : std::get_if<Reflection<double>>(&steps.back());
+    if (last == nullptr) {
+      fail("{}: found the transform '{}', expected a global reflection at its end", to_string(kind),
+           plan[kind].online.describe());
+    }
+    directions[at(kind)] = last->v;
+  }
+  return directions;
+}
 
 template <class S>
 ReflectionObjective<S>::ReflectionObjective(const ModelConfig& config,

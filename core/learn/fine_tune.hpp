@@ -26,6 +26,10 @@ namespace ruq {
 /// ω of every linear site, [width of the site] each.
 using Directions = PerSite<Vector<double>>;
 
+/// The unit vectors of the reflections at the end of each site's online transform. Error where
+/// there is none.
+Directions reflections(const LayerPlan& plan);
+
 /// What a block gets and what it should give; windows·length rows each.
 template <class S>
 struct OutputSamples {

@@ -6,7 +6,7 @@
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/learn/adamw.hpp"
-#include "ruquant/learn/block_grad.hpp"
+#include "ruquant/learn/block_fit.hpp"
 
 namespace ruq {
 namespace {
@@ -122,26 +122,6 @@ BlockGrad<S> block_of(const BlockTask<S>& task) {
   return block;
 }
 
-template <class S>
-Matrix<S> error_of(const BlockGrad<S>& block, const BlockSamples<S>& samples, Index window,
-                   Matrix<S> input, BlockRecord<S>* record) {
-  Matrix<S> error = block.forward(std::move(input), samples.length, record);
-  error -= samples.target.middleRows(window * samples.length, samples.length);
-  return error;
-}
-
-// Mean squared error of the output over the windows [first, last), on the quantized stream.
-template <class S>
-double loss_over(const BlockGrad<S>& block, const BlockSamples<S>& samples, Index first,
-                 Index last) {
-  double sum = 0;
-  for (Index w = first; w < last; ++w) {
-    const Matrix<S> input = samples.quantized_input.middleRows(w * samples.length, samples.length);
-    sum += error_of<S>(block, samples, w, input, nullptr).template cast<double>().squaredNorm();
-  }
-  return sum / static_cast<double>((last - first) * samples.length * samples.target.cols());
-}
-
 // Every entry from one stream or the other.
 template <class S>
 Matrix<S> mixed_input(const BlockSamples<S>& samples, Index window, double mixing, Draws& draws) {
@@ -178,18 +158,20 @@ void learned_rounding(const BlockTask<S>& task) {
   LearningRecord record{.where = fmt::format("layers.{}", task.layer),
                         .optimizer = "adam",
                         .objective = "block output"};
-  record.initial_loss = loss_over(block, samples, 0, train);
-  if (options.held_out > 0) {
-    record.held_out_initial = loss_over(block, samples, train, samples.windows());
-  }
+  const auto loss_over = [&](Index first, Index last) {
+    return block_output_error(block, samples, false, first, last);
+  };
+  record.initial_loss = loss_over(0, train);
+  if (options.held_out > 0) record.held_out_initial = loss_over(train, samples.windows());
   Stream stream(static_cast<std::uint64_t>(task.layer), "learned rounding");
   const LearningRate rate{LearningRate::Shape::cosine, 1, 0, epochs * train};
   const double count = static_cast<double>(samples.length * samples.target.cols());
   for (Index step = 0; step < epochs * train; ++step) {
     const Index window = step % train;
     BlockRecord<S> forward;
-    Matrix<S> error = error_of(block, samples, window,
-                               mixed_input(samples, window, options.mixing, stream), &forward);
+    Matrix<S> error = block.forward(mixed_input(samples, window, options.mixing, stream),
+                                    samples.length, &forward);
+    error -= samples.target.middleRows(window * samples.length, samples.length);
     record.losses.push_back(error.template cast<double>().squaredNorm() / count);
     error *= static_cast<S>(2 / count);
     block.backward(forward, error);
@@ -197,10 +179,8 @@ void learned_rounding(const BlockTask<S>& task) {
     weights.map(step + 1);
     block.set_weights(weights.template values<S>());
   }
-  record.final_loss = loss_over(block, samples, 0, train);
-  if (options.held_out > 0) {
-    record.held_out_final = loss_over(block, samples, train, samples.windows());
-  }
+  record.final_loss = loss_over(0, train);
+  if (options.held_out > 0) record.held_out_final = loss_over(train, samples.windows());
   record.steps = record.evaluations = epochs * train;
   record.tokens = record.steps * samples.length;
   record.termination = fmt::format("Took all {} steps.", record.steps);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -88,21 +89,17 @@ void finetune(const RuquantOptions& options, CalibrationSession<S>& session,
                                  block.train.length};
     const OutputSamples<S> judge{block.held_out.quantized_input, block.held_out.target,
                                  block.held_out.length};
-    const auto error = [&](const Directions& omega) {
-      ReflectionObjective<S> objective(config, folded, here.layers[layer], here.quant);
-      return objective.evaluate(omega, judge);
-    };
+    // What stands before the reflections stays, so one objective judges start and result.
+    std::optional<ReflectionObjective<S>> judged;
+    if (judge.input.rows() > 0) judged.emplace(config, folded, here.layers[layer], here.quant);
     LearningRecord record{.where = fmt::format("layers.{}", block.layer),
                           .optimizer = options.finetune.optimizer,
                           .objective = "block output"};
-    if (judge.input.rows() > 0) record.held_out_initial = error(directions[layer]);
+    if (judged) record.held_out_initial = judged->evaluate(directions[layer], judge);
     FineTuneReport report =
         fine_tune_reflections(config, folded, here.quant, train, options.finetune,
                               here.layers[layer], &directions[layer]);
-    if (judge.input.rows() > 0) {
-      record.held_out_final =
-          error(ReflectionObjective<S>(config, folded, here.layers[layer], here.quant).start());
-    }
+    if (judged) record.held_out_final = judged->evaluate(reflections(here.layers[layer]), judge);
     record.losses = std::move(report.losses);
     record.initial_loss = report.initial_loss;
     record.final_loss = report.final_loss;

@@ -308,14 +308,11 @@ void PlannedModel<S>::round_site(const Plan& plan, const RoundingHelp<S>& help, 
   HessianAccumulator sums(tensor.cols());
   const Index windows = tensor.rows() / help.length;
   const bool quantized = plan.quant.rounding_options.hessian_inputs == "quantized";
-  Matrix<S> transformed;
-  if (!quantized) {
-    transformed = tensor;
-    plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online.template cast<S>().apply(
-        transformed);
-  }
-  hook_(site, tensor);
-  sums.add(quantized ? tensor : transformed, windows);
+  plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online.template cast<S>().apply(
+      tensor);
+  if (!quantized) sums.add(tensor, windows);
+  quantize_site(plan, site, tensor);
+  if (quantized) sums.add(tensor, windows);
   const Matrix<double> hessian = sums.hessian();
   for (const Linear linear : linears_of(site.kind)) {
     rounded_.push_back(

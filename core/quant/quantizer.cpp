@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/named.hpp"
 
 namespace ruq {
 namespace {
@@ -151,10 +152,7 @@ void round_group_to_levels(Values x, StepAndZero<S> grid, const Vector<S>& thres
 std::string to_string(GridRule rule) { return rule_names()[static_cast<std::size_t>(rule)]; }
 
 GridRule grid_rule(const std::string& name) {
-  const auto& names = rule_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) fail("unknown grid rule '{}'{}", name, suggestion(name, names));
-  return static_cast<GridRule>(found - names.begin());
+  return named<GridRule>("grid rule", rule_names(), name);
 }
 
 Index group_width(const QuantSpec& spec, Index cols) {

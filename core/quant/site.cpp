@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/named.hpp"
 
 namespace ruq {
 namespace {
@@ -18,12 +19,7 @@ const std::vector<std::string>& site_names() {
 
 std::string to_string(SiteKind kind) { return site_names()[static_cast<std::size_t>(kind)]; }
 
-SiteKind site_kind(const std::string& name) {
-  const auto& names = site_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) fail("unknown site '{}'{}", name, suggestion(name, names));
-  return static_cast<SiteKind>(found - names.begin());
-}
+SiteKind site_kind(const std::string& name) { return named<SiteKind>("site", site_names(), name); }
 
 std::string to_string(Linear linear) {
   static const std::array<const char*, kLinears.size()> names = {

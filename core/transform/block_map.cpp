@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "ruquant/base/error.hpp"
+#include "ruquant/base/named.hpp"
 
 namespace ruq {
 namespace {
@@ -127,13 +127,6 @@ PairRotations draw_rotations(const RowVector<double>& extreme, const BlockMapOpt
     rotations.pairs.push_back(rotation);
   }
   return rotations;
-}
-
-template <class Kind>
-Kind named(const char* what, const std::vector<std::string>& names, const std::string& name) {
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) fail("unknown {} '{}'{}", what, name, suggestion(name, names));
-  return static_cast<Kind>(found - names.begin());
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/named.hpp"
 
 namespace ruq {
 namespace {
@@ -89,10 +90,7 @@ std::vector<Index> mass_order(const Matrix<S>& tensor, const BlockLayout& layout
 std::vector<std::string> partition_names() { return {"zigzag", "contiguous", "random", "mass"}; }
 
 Partition partition(const std::string& name) {
-  const auto names = partition_names();
-  const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) fail("unknown partition '{}'{}", name, suggestion(name, names));
-  return static_cast<Partition>(found - names.begin());
+  return named<Partition>("partition", partition_names(), name);
 }
 
 template <class S>
