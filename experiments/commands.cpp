@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <set>
 #include <thread>
@@ -17,6 +18,7 @@
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/base/machine.hpp"
 
 namespace ruq {
 namespace {
@@ -206,10 +208,32 @@ std::vector<std::size_t> what_to_do(const Request& request, const std::vector<Pl
   return todo;
 }
 
+// Jobs that fit into memory beside each other. A job holds the model in float, a copy with the plan
+// folded in, and room to work: four times the files cover it, in half precision too.
+Index jobs_in_memory(const std::vector<PlannedTrial>& trials) {
+  std::uintmax_t largest = 0;
+  for (const PlannedTrial& planned : trials) {
+    if (planned.inputs.model.empty()) continue;
+    std::uintmax_t bytes = 0;
+    for (const auto& entry : fs::directory_iterator(planned.inputs.model)) {
+      if (entry.path().extension() == ".safetensors") bytes += entry.file_size();
+    }
+    largest = std::max(largest, bytes);
+  }
+  const double available = available_memory_mib();
+  if (largest == 0 || available == 0) return std::numeric_limits<Index>::max();
+  const double each = 4 * static_cast<double>(largest) / (1 << 20);
+  return std::max<Index>(1, static_cast<Index>(available / each));
+}
+
 // Fills in what was left open: jobs, and the threads of each.
-void divide_processors(std::size_t todo, Request& request) {
+void divide_processors(const std::vector<PlannedTrial>& trials, std::size_t todo,
+                       Request& request) {
   const auto processors = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
-  if (request.jobs == 0) request.jobs = todo >= 4 && !request.trial ? processors : 1;
+  if (request.jobs == 0) {
+    const bool several = todo >= 4 && !request.trial;
+    request.jobs = several ? std::min(processors, jobs_in_memory(trials)) : 1;
+  }
   request.jobs = std::clamp<Index>(request.jobs, 1, std::max<Index>(1, static_cast<Index>(todo)));
   if (request.threads == 0) request.threads = std::max<Index>(1, processors / request.jobs);
   set_threads(static_cast<int>(request.threads));
@@ -234,7 +258,7 @@ int run(const Request& original) {
   std::optional<Workbench> bench(std::in_place);
   const std::vector<std::size_t> todo = what_to_do(request, trials, *bench);
   const RunFolder folder(request.out, sweep);
-  divide_processors(todo.size(), request);
+  divide_processors(trials, todo.size(), request);
   logger().info("{}: {} trials, {} to do, in {}", sweep.name, trials.size(), todo.size(),
                 request.out.string());
   if (request.jobs > 1 && todo.size() > 1) {

@@ -81,8 +81,10 @@ void bind_measurements(Fields& fields, Config& config) {
              "rows of a site that calibrate");
   fields.add("activations.test_tokens", activations.test_tokens, {.min = 1},
              "rows of a site that are measured");
-  fields.add("activations.sample_tokens", activations.sample_tokens, {.min = 0},
-             "rows of the outlier-rich site kept for figures; 0 keeps none");
+  fields.add(
+      "activations.sample_tokens", activations.sample_tokens, {.min = 0},
+      "rows of the two outlier-rich sites (behind a norm, of down_proj) kept for figures; 0 keeps "
+      "none");
 }
 
 }  // namespace
@@ -127,6 +129,8 @@ Fields Config::fields() {
                     [this](const std::string& name) { apply_quant_preset(name); });
   bind_spec(fields, "quant.weight.", quant.weight);
   bind_spec(fields, "quant.activation.", quant.activation);
+  fields.add("quant.attn_out_group_size", quant.attn_out_group_size, {.min = 0},
+             "channels of a group of o_proj's input, such as the head width; 0: as other inputs");
   bind_spec(fields, "quant.queries.", quant.queries);
   bind_spec(fields, "quant.keys.", quant.keys);
   bind_spec(fields, "quant.values.", quant.values);

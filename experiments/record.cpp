@@ -11,6 +11,7 @@
 #include "experiments/summary.hpp"
 #include "experiments/trend.hpp"
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/io/tensor_store.hpp"
 
@@ -94,6 +95,7 @@ Json results_json(const PlannedTrial& planned, const TrialResult& result) {
 
 Json timing_json(const Timing& timing) {
   return {{"plan_seconds", timing.plan_seconds},
+          {"plan_cpu_seconds", timing.plan_cpu_seconds},
           {"apply_seconds", timing.apply_seconds},
           {"rounding_seconds", timing.rounding_seconds},
           {"evaluate_seconds", timing.evaluate_seconds},
@@ -101,7 +103,8 @@ Json timing_json(const Timing& timing) {
           {"tensor_seconds", timing.tensor_seconds},
           {"total_seconds", timing.total_seconds},
           {"peak_memory_mib", timing.peak_memory_mib},
-          {"threads", threads()}};
+          {"threads", threads()},
+          {"processor", processor_name()}};
 }
 
 void write_results_h5(const fs::path& path, const Json& json, const TrialResult& result) {
@@ -137,6 +140,7 @@ void write_results_h5(const fs::path& path, const Json& json, const TrialResult&
     file.write(name, record.losses.data(), {std::ssize(record.losses)});
   }
   for (const auto& [name, sample] : result.samples) file.write("samples/" + name, sample);
+  for (const auto& [name, values] : result.bins) file.write("bins/" + name, values);
   file.commit();
 }
 

@@ -21,7 +21,7 @@
 namespace ruq {
 
 /// Raised when a fix of the executor or of a measure changes numbers.
-inline constexpr int kExecutorVersion = 1;
+inline constexpr int kExecutorVersion = 2;
 
 /// What the folder of a trial says: "done", "running", "failed: ..." or "" when there is nothing
 /// yet.

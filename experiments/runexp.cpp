@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "experiments/commands.hpp"
+#include "experiments/theory.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 
@@ -11,10 +12,12 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr const char* kUsage =
-    "runexp [run|dump|verify] CONFIG [key=value ...] [options]\n\n"
+    "runexp [run|dump|verify] CONFIG [key=value ...] [options]\n"
+    "runexp theory [--density NAME] [--bits N]\n\n"
     "  run      the trials of CONFIG that are not done yet, tables and figures (the default)\n"
     "  dump     write the activations that CONFIG names to HDF5\n"
-    "  verify   do what CONFIG's own check says\n\n"
+    "  verify   do what CONFIG's own check says\n"
+    "  theory   scalar quantizers of a density as JSON\n\n"
     "key=value overrides an option; key=a,b,c tries each value.\n"
     "Exit code: 0 all done, 1 some trial failed, 2 the request was wrong.\n";
 
@@ -26,7 +29,8 @@ po::options_description options() {
   add("print-config", "print the resolved options of the trials");
   add("trial", po::value<ruq::Index>(), "run or print this trial alone");
   add("jobs", po::value<ruq::Index>()->default_value(0),
-      "worker processes (0: one a processor when there are several trials to do)");
+      "worker processes (0: one a processor when there are several trials to do, and memory holds "
+      "them)");
   add("threads", po::value<ruq::Index>()->default_value(0),
       "threads of a job (0: all processors divided among the jobs)");
   add("force", "do again what is done");
@@ -34,6 +38,11 @@ po::options_description options() {
   add("no-figures", "do not draw figures at the end");
   add("slurm", po::value<std::string>()->implicit_value("submit"),
       "submit a job array, one task a trial; --slurm=print shows it");
+  const ruq::TheoryRequest theory;
+  add("density", po::value<std::string>()->default_value(theory.density),
+      ("theory: one of " + ruq::density_names()).c_str());
+  add("bits", po::value<ruq::Index>()->default_value(theory.bits), "theory: 1 to 8");
+  add("degrees", po::value<double>()->default_value(theory.degrees), "theory: of student_t");
   add("verbose", "say more");
   add("quiet", "say only what went wrong");
   return description;
@@ -41,10 +50,17 @@ po::options_description options() {
 
 int dispatch(const po::variables_map& map, ruq::Request request, std::vector<std::string> words) {
   std::string verb = "run";
-  const std::vector<std::string> verbs = {"run", "dump", "verify"};
+  const std::vector<std::string> verbs = {"run", "dump", "verify", "theory"};
   if (!words.empty() && std::find(verbs.begin(), verbs.end(), words[0]) != verbs.end()) {
     verb = words[0];
     words.erase(words.begin());
+  }
+  if (verb == "theory") {
+    if (!words.empty()) ruq::fail("theory: found '{}', expected nothing", words[0]);
+    std::cout << ruq::theory_json({map["density"].as<std::string>(), map["bits"].as<ruq::Index>(),
+                                   map["degrees"].as<double>()})
+              << "\n";
+    return 0;
   }
   if (words.empty()) ruq::fail("CONFIG: found nothing, expected a YAML file; --help says more");
   request.config = words[0];

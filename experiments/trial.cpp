@@ -1,7 +1,5 @@
 #include "experiments/trial.hpp"
 
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -12,6 +10,7 @@
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/eval/choices.hpp"
 #include "ruquant/eval/distortion.hpp"
 #include "ruquant/eval/language.hpp"
@@ -40,12 +39,6 @@ class Clock {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-double peak_memory_mib() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024;
-}
-
 std::vector<Site> captured_sites(const ActivationSettings& settings, Index layers) {
   std::vector<Index> chosen = settings.layers;
   if (chosen.empty()) {
@@ -63,12 +56,37 @@ std::vector<Site> captured_sites(const ActivationSettings& settings, Index layer
   return sites;
 }
 
-// The site whose tokens have the widest range for their power, before any transform.
-const SiteActivations& outlier_rich_site(const ActivationSet& set) {
-  return *std::max_element(set.sites.begin(), set.sites.end(), [](const auto& a, const auto& b) {
-    return mean_range_over_rms(a.test.template cast<double>()) <
-           mean_range_over_rms(b.test.template cast<double>());
-  });
+// The site whose tokens have the widest range for their power, before any transform, among those
+// behind a norm and among those behind an activation function.
+std::vector<const SiteActivations*> outlier_rich_sites(const ActivationSet& set) {
+  std::map<bool, std::pair<double, const SiteActivations*>> found;
+  for (const SiteActivations& site : set.sites) {
+    if (site.site.kind == SiteKind::attn_out) continue;
+    const double ratio = mean_range_over_rms(site.test.cast<double>());
+    auto& best = found[has_norm(site.site.kind)];
+    if (best.second == nullptr || ratio > best.first) best = {ratio, &site};
+  }
+  std::vector<const SiteActivations*> sites;
+  for (const auto& [behind_norm, best] : found) sites.push_back(best.second);
+  return sites;
+}
+
+// The bins of a site's quantizer before and after the transform, for figures.
+void keep_bins(const SiteActivations& site, const Plan& plan, const ModelConfig& config,
+               TrialResult& result) {
+  const QuantSpec spec = plan.quant.of(site.site.kind);
+  if (!spec.rounds()) return;
+  Matrix<double> x = site.test.cast<double>();
+  for (const char* when : {"before", "after"}) {
+    const std::string group =
+        fmt::format("{}.{}/{}", site.site.layer, to_string(site.site.kind), when);
+    const BinProfile bins = bin_profile(x, spec);
+    result.bins[group + "/code"] = bins.code;
+    result.bins[group + "/share"] = bins.share;
+    result.bins[group + "/shift"] = bins.shift;
+    result.bins[group + "/within"] = bins.within;
+    site_transform(plan, config, site.site).apply(x);
+  }
 }
 
 std::string ids_key(std::span<const std::int32_t> ids) {
@@ -111,7 +129,7 @@ struct Workbench::Impl {
   const ActivationSet& activation_set(const Config& config, const Inputs& inputs);
   ActivationSet capture(const Config& config);
   void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
-  Plan made_plan(const Config& config, double& seconds);
+  Plan made_plan(const Config& config, Timing& timing);
   RoundingHelp<float> rounding_help(const Config& config);
   void measure_language(const Config& config, const Inputs& inputs, const Progress& progress,
                         TrialResult& result);
@@ -241,27 +259,31 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
 
 // A plan that was learned takes minutes and does not depend on how weights are rounded in the end:
 // it is kept, so that a sweep over roundings learns it once.
-Plan Workbench::Impl::made_plan(const Config& config, double& seconds) {
+Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   ModelSession<float>& session_here = calibration(config);
   fs::path file;
   if (config.method->needs_model()) {
     file = kept_file("plan", plan_key(config, session_key));
     if (fs::exists(file)) {
       Plan plan = load_plan(file);
-      seconds = TensorReader(fs::path(file).replace_extension("time.h5"))
-                    .real_attribute("", "plan_seconds");
+      const TensorReader took(fs::path(file).replace_extension("time.h5"));
+      timing.plan_seconds = took.real_attribute("", "plan_seconds");
+      timing.plan_cpu_seconds = took.real_attribute("", "plan_cpu_seconds");
       plan.quant = config.quant;
       return plan;
     }
   }
   Clock clock;
+  const double cpu_before = cpu_seconds();
   Plan plan = config.method->plan(session_here, config.quant,
                                   Stream(static_cast<std::uint64_t>(config.seed), "plan"));
   fit_activation_levels(session_here, plan);
-  seconds = clock.lap();
+  timing.plan_seconds = clock.lap();
+  timing.plan_cpu_seconds = cpu_seconds() - cpu_before;
   if (!file.empty()) {
     TensorWriter time(fs::path(file).replace_extension("time.h5"));
-    time.attribute("", "plan_seconds", seconds);
+    time.attribute("", "plan_seconds", timing.plan_seconds);
+    time.attribute("", "plan_cpu_seconds", timing.plan_cpu_seconds);
     time.commit();
     save_plan(plan, file);
   }
@@ -309,7 +331,7 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
                                        const Progress& progress, TrialResult& result) {
   const Matrix<float>& expected = float_states(config);
   progress("plan", 0);
-  result.plan = made_plan(config, result.timing.plan_seconds);
+  result.plan = made_plan(config, result.timing);
   Clock clock;
   progress("weights", 0.3);
   const PlannedModel<float> planned(
@@ -375,8 +397,7 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
   Clock clock;
   Plan plan;
   if (config.method->needs_model()) {
-    double seconds = 0;
-    plan = result.plan.layers.empty() ? made_plan(config, seconds) : result.plan;
+    plan = result.plan.layers.empty() ? made_plan(config, result.timing) : result.plan;
   } else {
     DumpSession session_here(set);
     const Stream stream(static_cast<std::uint64_t>(config.seed), "plan");
@@ -399,14 +420,15 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
   }
   for (const auto& [name, values] : by_measure) result.metrics[name] = mean(values);
 
-  if (config.activations.sample_tokens > 0) {
-    const SiteActivations& site = outlier_rich_site(set);
-    const Index rows = std::min(config.activations.sample_tokens, site.test.rows());
-    const std::string group = fmt::format("{}.{}", site.site.layer, to_string(site.site.kind));
-    Matrix<float> sample = site.test.topRows(rows);
+  for (const SiteActivations* site : outlier_rich_sites(set)) {
+    const Index rows = std::min(config.activations.sample_tokens, site->test.rows());
+    if (rows == 0) break;
+    const std::string group = fmt::format("{}.{}", site->site.layer, to_string(site->site.kind));
+    Matrix<float> sample = site->test.topRows(rows);
     result.samples[group + "/before"] = sample;
-    site_transform(plan, set.config, site.site).cast<float>().apply(sample);
+    site_transform(plan, set.config, site->site).cast<float>().apply(sample);
     result.samples[group + "/after"] = std::move(sample);
+    keep_bins(*site, plan, set.config, result);
   }
   if (result.plan.layers.empty()) result.plan = std::move(plan);
   result.timing.tensor_seconds = clock.lap();

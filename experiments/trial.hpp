@@ -22,6 +22,7 @@ namespace ruq {
 struct Timing {
   /// Calibration and construction of the plan; of a plan found in the cache, what it once took.
   double plan_seconds = 0;
+  double plan_cpu_seconds = 0;  ///< of processors, all threads; other load does not lengthen it
   double apply_seconds = 0;     ///< folding and rounding the weights
   double rounding_seconds = 0;  ///< rounding alone, summed over the weights (they run side by side)
   double evaluate_seconds = 0;  ///< language metrics
@@ -40,6 +41,7 @@ struct TrialResult {
   std::vector<std::string> fallbacks;
   std::string diverged;  ///< why the loss says nothing any more; empty unless it does
   std::map<std::string, Matrix<float>> samples;  ///< dataset under /samples → values
+  std::map<std::string, Vector<double>> bins;    ///< dataset under /bins → values
   Plan plan;                                     ///< with the records of roundings that learn
   Timing timing;
 };

@@ -13,6 +13,8 @@
 namespace ruq {
 namespace {
 
+constexpr Index kPositions = 16;  // in which the inside of a bin is cut
+
 double decibels(double error, double signal) { return 10 * std::log10(error / signal); }
 
 // Mean of `measure(row)` over the rows that are not all zero.
@@ -88,6 +90,33 @@ double centroid_shift(const Matrix<double>& x, const QuantSpec& spec) {
   return std::sqrt(sum / static_cast<double>(x.size()));
 }
 
+BinProfile bin_profile(const Matrix<double>& x, const QuantSpec& spec) {
+  const Grid<double> grid = fit_grid(x, spec);
+  const Codes codes = encode(x, grid);
+  const Index width = group_width(spec, x.cols());
+  const Index levels = grid.code_max - grid.code_min + 1;
+  BinProfile bins{Vector<double>::LinSpaced(levels, static_cast<double>(grid.code_min),
+                                            static_cast<double>(grid.code_max)),
+                  Vector<double>::Zero(levels), Vector<double>::Zero(levels),
+                  Vector<double>::Zero(kPositions)};
+  for (Index r = 0; r < x.rows(); ++r) {
+    for (Index c = 0; c < x.cols(); ++c) {
+      const Index bin = codes(r, c) - grid.code_min;
+      const double position =
+          x(r, c) / grid.scale(r, c / width) + grid.zero(r, c / width) - codes(r, c);
+      bins.share(bin) += 1;
+      bins.shift(bin) += position;
+      if (bin == 0 || bin == levels - 1) continue;
+      const auto place = static_cast<Index>((position + 0.5) * kPositions);
+      bins.within(std::clamp<Index>(place, 0, kPositions - 1)) += 1;
+    }
+  }
+  bins.shift.array() /= bins.share.array().max(1);
+  bins.share /= static_cast<double>(x.size());
+  if (bins.within.sum() > 0) bins.within /= bins.within.mean();
+  return bins;
+}
+
 double lloyd_max_error_db(const Matrix<float>& x, Index bits) {
   const Matrix<double> wide = x.cast<double>();
   const Matrix<double> rounded = round_to_best_levels(wide, {.bits = bits});
@@ -98,7 +127,7 @@ std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfi
                                               const Site& site, const Matrix<float>& activations,
                                               const std::map<Linear, Matrix<float>>& weights) {
   const Transform<double> transform = site_transform(plan, config, site);
-  const QuantSpec& spec = plan.quant.activation;
+  const QuantSpec spec = plan.quant.of(site.kind);
   const Matrix<double> original = activations.cast<double>();
   Matrix<double> x = original;
   transform.apply(x);

@@ -54,4 +54,16 @@ double mean_range_over_rms(const Matrix<double>& x);
 /// by row on the grid that `spec` fits.
 double centroid_shift(const Matrix<double>& x, const QuantSpec& spec);
 
+/// What the bins of a row quantizer hold, all rows together. A bin has code_max − code_min + 1
+/// neighbours at most; its entries lie at (x − midpoint)/Δ of their own row.
+struct BinProfile {
+  Vector<double> code;   ///< [levels]
+  Vector<double> share;  ///< [levels] of the entries
+  Vector<double> shift;  ///< [levels] mean of (x − midpoint)/Δ; 0 for an empty bin
+  /// [16] density of the position in the bin, from −½ to ½, over all bins but the two end ones;
+  /// mean 1 (all zeros when those hold nothing). Flat is what makes midpoints centroids.
+  Vector<double> within;
+};
+BinProfile bin_profile(const Matrix<double>& x, const QuantSpec& spec);
+
 }  // namespace ruq

@@ -188,7 +188,7 @@ void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor, BlockRecord<S>* 
   if (is_linear_site(kind)) {
     online_[at(kind)].apply(tensor);
     RowClips<S> storage;
-    round_rows(tensor, quant_.activation, clips_of(kind, tensor.rows(), storage));
+    round_rows(tensor, quant_.of(kind), clips_of(kind, tensor.rows(), storage));
     return;
   }
   per_head(tensor, config_.head_width, [&](Matrix<S>& rows) {
@@ -228,7 +228,7 @@ void BlockGrad<S>::site_backward(SiteKind kind, const Matrix<S>& before, Matrix<
   RowClips<S> storage;
   const RowClips<S>* clips = clips_of(kind, before.rows(), storage);
   RowClips<S> slope{Vector<S>::Zero(before.rows()), Vector<S>::Zero(before.rows())};
-  round_rows_backward(rounded_input, quant_.activation, gradient, clips, &slope);
+  round_rows_backward(rounded_input, quant_.of(kind), gradient, clips, &slope);
   sums_.activation_clips[at(kind)].low += slope.low.template cast<double>().sum();
   sums_.activation_clips[at(kind)].high += slope.high.template cast<double>().sum();
   transform_backward(online_[at(kind)], before, gradient, sums_.online[at(kind)]);
@@ -237,9 +237,7 @@ void BlockGrad<S>::site_backward(SiteKind kind, const Matrix<S>& before, Matrix<
 
 template <class S>
 void BlockGrad<S>::head_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient) {
-  const QuantSpec& spec = kind == SiteKind::queries ? quant_.queries
-                          : kind == SiteKind::keys  ? quant_.keys
-                                                    : quant_.values;
+  const QuantSpec spec = quant_.of(kind);
   const Index e = config_.head_width;
   Matrix<S> rows = before;
   rows.resize(before.size() / e, e);

@@ -1,12 +1,14 @@
 #include "ruquant/learn/learned_rounding.hpp"
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/learn/adamw.hpp"
 #include "ruquant/learn/block_fit.hpp"
+#include "ruquant/quant/clamp_rows.hpp"
 
 namespace ruq {
 namespace {
@@ -23,7 +25,7 @@ Eigen::Map<Vector<double>> flat(Matrix<S>& matrix) {
 class Weights {
  public:
   template <class S>
-  Weights(const LayerWeights<S>& weights, const QuantSettings& quant)
+  Weights(const LayerWeights<S>& weights, const LayerPlan& plan, const QuantSettings& quant)
       : options_(quant.rounding_options.uniquanf),
         learn_(quant.rounding_options.learning),
         levels_learn_(quant.rounding == "uniquanf"),
@@ -31,8 +33,14 @@ class Weights {
     for (const Linear linear : kLinears) {
       Matrix<double>& weight = weight_[at(linear)];
       weight = weights[linear].weight.template cast<double>();
-      parameters_[at(linear)] = levels_learn_ ? unified_start(weight, quant.weight, options_)
-                                              : uniform_start(weight, quant.weight);
+      std::optional<RowClips<double>> ends = plan.weight_clips[at(linear)];
+      if (ends && clamps_rows(quant.weight)) {
+        clamp_rows(weight, *ends);
+        ends = unclipped_rows<double>(weight.rows());
+      }
+      const RowClips<double>* clips = ends ? &*ends : nullptr;
+      parameters_[at(linear)] = levels_learn_ ? unified_start(weight, quant.weight, options_, clips)
+                                              : uniform_start(weight, quant.weight, clips);
     }
     map(0);
   }
@@ -152,7 +160,7 @@ void learned_rounding(const BlockTask<S>& task) {
          options.held_out, samples.windows());
   }
   BlockGrad<S> block = block_of(task);
-  Weights weights(task.weights, quant);
+  Weights weights(task.weights, task.plan.layers[static_cast<std::size_t>(task.layer)], quant);
   block.set_weights(weights.template values<S>());
 
   LearningRecord record{.where = fmt::format("layers.{}", task.layer),

@@ -159,9 +159,10 @@ void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
       with_context(fmt::format("quant.weight, {}", to_string(linear)),
                    [&] { return group_width(quant.weight, width); });
     }
+    const SiteKind kind = input_site(linear);
     if (quant.activation.rounds()) {
-      with_context(fmt::format("quant.activation, {}", to_string(input_site(linear))),
-                   [&] { return group_width(quant.activation, width); });
+      with_context(fmt::format("quant.activation, {}", to_string(kind)),
+                   [&] { return group_width(quant.of(kind), width); });
     }
   }
   for (const auto& [name, spec] :

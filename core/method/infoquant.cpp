@@ -259,7 +259,8 @@ class InfoQuant final : public MethodBase<InfoQuant> {
         static_cast<double>(std::count(outlier.begin(), outlier.end(), true));
     const SiteRows judged{gathered(x, split.held_out), which};
     const auto held_out = psot_objective(judged, gathered_mask(outlier, split.held_out), psot_);
-    judge_held_out(judged, weights, plan.quant, held_out.get(), start, maps, record);
+    judge_held_out(judged, weights, plan.quant.single(site.kind), held_out.get(), start, maps,
+                   record);
     plan.learning.push_back(std::move(record));
     site_of(plan, site).online.append(step_of(maps, which));
   }

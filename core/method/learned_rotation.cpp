@@ -98,8 +98,8 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
     Maps maps = {randomized_hadamard(block, draws, to_string(site.kind), plan).to_matrix(block)};
     const Maps start = maps;
     const RowSplit split = split_rows(x.rows(), sequence);
-    const auto objective =
-        make_objective({gathered(x, split.train), which}, weights, plan.quant, start);
+    const QuantSettings quant = plan.quant.single(site.kind);
+    const auto objective = make_objective({gathered(x, split.train), which}, weights, quant, start);
     RotationOptions options = learning_;
     options.rate_end = 0.01 * options.rate_start;
     options.rate_in_radian = true;
@@ -107,8 +107,8 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
     record.where = to_string(site);
     const SiteRows judged{gathered(x, split.held_out), which};
     const auto held_out =
-        judged.x.rows() == 0 ? nullptr : make_objective(judged, weights, plan.quant, start);
-    judge_held_out(judged, weights, plan.quant, held_out.get(), start, maps, record);
+        judged.x.rows() == 0 ? nullptr : make_objective(judged, weights, quant, start);
+    judge_held_out(judged, weights, quant, held_out.get(), start, maps, record);
     plan.learning.push_back(std::move(record));
     plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online.append(
         BlockDiagonal<double>{{{std::move(maps[0]), {}}}, which});

@@ -202,7 +202,7 @@ void fit_activation_levels(CalibrationSession<S>& session, Plan& plan) {
     SitePlan& planned = here.layers[static_cast<std::size_t>(site.layer)][site.kind];
     Matrix<S> rows = tensor;
     planned.online.template cast<S>().apply(rows);
-    LevelFit sums(here.quant.activation, planned.clips);
+    LevelFit sums(here.quant.of(site.kind), planned.clips);
     sums.add(rows);
     planned.levels = fitted_levels(sums, here.quant.activation_levels);
   };

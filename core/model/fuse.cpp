@@ -174,7 +174,7 @@ void install_site(const Plan& plan, const Site& site, LayerWeights<S>& weights) 
 template <class S>
 void quantize_site(const Plan& plan, const Site& site, Matrix<S>& tensor) {
   const SitePlan& here = plan.layers.at(static_cast<std::size_t>(site.layer))[site.kind];
-  fake_quantize(tensor, plan.quant.activation, here.clips, here.levels);
+  fake_quantize(tensor, plan.quant.of(site.kind), here.clips, here.levels);
 }
 
 template <class S>
@@ -224,7 +224,7 @@ SiteHook<S> runtime_hook(const Plan& plan, const ModelConfig& config) {
       default:
         const auto at = static_cast<std::size_t>(site.kind);
         layer.online[at].apply(tensor);
-        fake_quantize(tensor, quant.activation, layer.clips[at], layer.levels[at]);
+        fake_quantize(tensor, quant.of(site.kind), layer.clips[at], layer.levels[at]);
     }
   };
 }

@@ -3,25 +3,56 @@
 #include <Eigen/Cholesky>
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "ruquant/base/error.hpp"
 
 namespace ruq {
 namespace {
 
-constexpr Index kPanel = 128;     // channels of one strip of H, or columns of one triangular solve
+constexpr Index kPanel = 128;     // channels of one strip of H, or columns of one panel
 constexpr Index kTokenRun = 512;  // tokens whose products are summed in S before they join the sum
+
+// The lower Cholesky factor of H, in place, panel by panel on all threads: the diagonal block, the
+// strips below it, and what they take from the strips to their right. False where H is not positive
+// definite. The strict upper triangle is left as it was.
+bool cholesky_in_place(Matrix<double>& h) {
+  const Index n = h.rows();
+  for (Index begin = 0; begin < n; begin += kPanel) {
+    const Index count = std::min(kPanel, n - begin);
+    const Eigen::LLT<Matrix<double>> diagonal(h.block(begin, begin, count, count));
+    if (diagonal.info() != Eigen::Success) return false;
+    h.block(begin, begin, count, count).triangularView<Eigen::Lower>() = diagonal.matrixLLT();
+    const Index next = begin + count;
+    const Index strips = (n - next + kPanel - 1) / kPanel;
+    const auto strip = [&](Index i) {
+      const Index row = next + i * kPanel;
+      return std::pair{row, std::min(kPanel, n - row)};
+    };
+    parallel_for(strips, [&](Index i) {
+      const auto [row, rows] = strip(i);
+      diagonal.matrixU().solveInPlace<Eigen::OnTheRight>(h.block(row, begin, rows, count));
+    });
+    parallel_for(strips, [&](Index i) {
+      const auto [row, rows] = strip(strips - 1 - i);  // the longest first
+      const Index cols = row + rows - next;
+      Matrix<double> taken(rows, cols);
+      product_transposed_into<double>(h.block(row, begin, rows, count),
+                                      h.block(next, begin, cols, count), taken);
+      h.block(row, next, rows, cols) -= taken;
+    });
+  }
+  return true;
+}
 
 // U = J·L⁻¹·J for the Cholesky factor L of J·H·J, J the reversal: H = (JLJ)(JLJ)ᵀ with JLJ upper,
 // so one factorization and one triangular inverse do, and H⁻¹ itself is never formed.
 Matrix<double> upper_factor_of_inverse(const Matrix<double>& h, double damping) {
   const Index n = h.rows();
-  const Eigen::MatrixXd reversed = h.reverse();
-  const Eigen::LLT<Eigen::MatrixXd> cholesky(reversed);
-  if (cholesky.info() != Eigen::Success) {
+  Matrix<double> lower = h.reverse();
+  if (!cholesky_in_place(lower)) {
     fail("the Hessian is not positive definite with damping {}; raise the damping", damping);
   }
-  const Eigen::MatrixXd lower = cholesky.matrixL();
   Matrix<double> upper = Matrix<double>::Zero(n, n);
   parallel_rows(n, kPanel, [&](Index begin, Index end) {
     // Columns [begin, end) of L⁻¹ are zero above row `begin`.

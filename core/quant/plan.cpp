@@ -10,7 +10,7 @@
 namespace ruq {
 namespace {
 
-constexpr std::int64_t kFormatVersion = 2;
+constexpr std::int64_t kFormatVersion = 3;
 
 // Transforms in a file: one group a step, named by its position, with attribute "kind".
 
@@ -131,6 +131,8 @@ void write_quant(TensorWriter& file, const QuantSettings& quant) {
   });
   file.attribute("quant", "rounding", quant.rounding);
   file.attribute("quant", "activation_levels", quant.activation_levels);
+  file.attribute("quant", "attn_out_group_size",
+                 static_cast<std::int64_t>(quant.attn_out_group_size));
   RoundingOptions options = quant.rounding_options;
   Fields fields;
   ruq::bind(fields, options);
@@ -150,6 +152,7 @@ QuantSettings read_quant(const TensorReader& file) {
   });
   quant.rounding = file.text_attribute("quant", "rounding");
   quant.activation_levels = file.text_attribute("quant", "activation_levels");
+  quant.attn_out_group_size = file.integer_attribute("quant", "attn_out_group_size");
   Fields fields;
   ruq::bind(fields, quant.rounding_options);
   for (const Field& field : fields.all()) {
@@ -287,6 +290,29 @@ void QuantSettings::set_widths(const BitWidths& widths) {
   queries.bits = widths.queries;
   keys.bits = widths.keys;
   values.bits = widths.values;
+}
+
+QuantSpec QuantSettings::of(SiteKind kind) const {
+  switch (kind) {
+    case SiteKind::queries:
+      return queries;
+    case SiteKind::keys:
+      return keys;
+    case SiteKind::values:
+      return values;
+    default:
+      QuantSpec spec = activation;
+      if (kind == SiteKind::attn_out && attn_out_group_size > 0) {
+        spec.group_size = attn_out_group_size;
+      }
+      return spec;
+  }
+}
+
+QuantSettings QuantSettings::single(SiteKind kind) const {
+  QuantSettings here = *this;
+  here.activation = of(kind);
+  return here;
 }
 
 Plan Plan::identity(std::string method, Index layers, const QuantSettings& quant) {

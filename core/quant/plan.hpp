@@ -42,6 +42,9 @@ BitWidths bit_widths(const std::string& text);
 /// The quantizers of all operands; a method copies them into its plan.
 struct QuantSettings {
   QuantSpec weight, activation, queries, keys, values;
+  /// Channels of one group of o_proj's input: the head width in SpinQuant's and InfoQuant's codes.
+  /// 0: grouped as every linear input.
+  Index attn_out_group_size = 0;
   std::string rounding = "rtn";  ///< name of the weight rounding
   RoundingOptions rounding_options;
   /// Levels of the linear sites: "midpoint" (the uniform grid), "centroid" (its bins with their
@@ -52,6 +55,8 @@ struct QuantSettings {
     return {weight.bits, activation.bits, queries.bits, keys.bits, values.bits};
   }
   void set_widths(const BitWidths& widths);
+  QuantSpec of(SiteKind kind) const;          ///< of what is quantized at a site
+  QuantSettings single(SiteKind kind) const;  ///< with `activation` as at this linear site
 };
 
 struct SitePlan {

@@ -99,7 +99,7 @@ RoundedWeight<S> round_by_lloyd_max(const RoundingInputs<S>& in) {
 
 template <class S>
 RoundedWeight<S> round_by_unified_start(const RoundingInputs<S>& in) {
-  const auto parameters = unified_start(in.weight, in.spec, in.options.uniquanf);
+  const auto parameters = unified_start(in.weight, in.spec, in.options.uniquanf, in.clips);
   Codes codes;
   map_codes(in.weight, parameters, in.options.uniquanf, 0, codes);
   return {to_binary_code(parameters, codes).decode(in.weight.cols()),

@@ -62,7 +62,7 @@ struct RoundingInputs {
   const Matrix<double>* hessian = nullptr;  ///< [in, in] (hessian.hpp), where the rounding needs it
   const RoundingOptions& options;
   const RowClips<S>* clips =
-      nullptr;  ///< learned factors, of roundings on a uniform grid (clamp_rows.hpp)
+      nullptr;  ///< learned factors of the ends of every row (clamp_rows.hpp)
 };
 
 /// What storing a weight takes, in bits per weight: codes; steps, zero points, factors or levels

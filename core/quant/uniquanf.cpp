@@ -39,11 +39,11 @@ struct GroupStart {
   double error = std::numeric_limits<double>::infinity();
 };
 
-GroupStart start_at(const RowVector<double>& values, double step, Index bits, Index rounds,
-                    bool fit_shift) {
+GroupStart start_at(const RowVector<double>& values, double low, double step, Index bits,
+                    Index rounds, bool fit_shift) {
   GroupStart start;
   start.step = step;
-  start.zero = -values.minCoeff() / step;
+  start.zero = -low / step;
   const double half = half_range<double>(bits);
   const RowVector<double> centred = ((values.array() / step) + (start.zero - half)).matrix();
   start.factors = alternating_coding(centred, bits, rounds, fit_shift);
@@ -57,15 +57,17 @@ GroupStart start_at(const RowVector<double>& values, double step, Index bits, In
   return start;
 }
 
-GroupStart best_start(const RowVector<double>& values, Index bits, const UniquanfOptions& options) {
-  const double range = values.maxCoeff() - values.minCoeff();
+GroupStart best_start(const RowVector<double>& values, ClipPair clips, Index bits,
+                      const UniquanfOptions& options) {
+  const double low = clips.low * values.minCoeff();
+  const double range = clips.high * values.maxCoeff() - low;
   // A constant group is met exactly by any step.
   const double widest = range > 0 ? range / (2 * half_range<double>(bits)) : 1;
-  if (options.scale_grid == 0) return start_at(values, widest, bits, options.rounds, true);
+  if (options.scale_grid == 0) return start_at(values, low, widest, bits, options.rounds, true);
   GroupStart best;
   for (Index i = 1; i <= options.scale_grid; ++i) {
     const double share = static_cast<double>(i) / static_cast<double>(options.scale_grid);
-    GroupStart trial = start_at(values, share * widest, bits, options.rounds, false);
+    GroupStart trial = start_at(values, low, share * widest, bits, options.rounds, false);
     if (trial.error < best.error) best = std::move(trial);
   }
   return best;
@@ -162,13 +164,19 @@ void bind(Fields& fields, UniquanfOptions& options, const std::string& prefix) {
 
 template <class S>
 UniquanfParameters<S> unified_start(const Matrix<S>& weight, const QuantSpec& spec,
-                                    const UniquanfOptions& options) {
+                                    const UniquanfOptions& options, const RowClips<S>* clips) {
   const Index groups = weight.size() / group_width(spec, weight.cols());
+  const Index per_row = groups / weight.rows();
   auto p = blank_parameters<S>(weight.rows(), weight.cols(), groups, spec.bits);
   parallel_rows(groups, kGrain, [&](Index begin, Index end) {
     for (Index g = begin; g < end; ++g) {
-      const GroupStart start =
-          best_start(groups_of(weight, groups).row(g).template cast<double>(), spec.bits, options);
+      ClipPair ends;
+      if (clips != nullptr) {
+        ends = {static_cast<double>(clips->low(g / per_row)),
+                static_cast<double>(clips->high(g / per_row))};
+      }
+      const GroupStart start = best_start(groups_of(weight, groups).row(g).template cast<double>(),
+                                          ends, spec.bits, options);
       p.d1(g) = static_cast<S>(std::log(start.step));
       p.zero(g) = static_cast<S>(start.zero);
       p.shift(g) = static_cast<S>(start.factors.shift);
@@ -179,8 +187,9 @@ UniquanfParameters<S> unified_start(const Matrix<S>& weight, const QuantSpec& sp
 }
 
 template <class S>
-UniquanfParameters<S> uniform_start(const Matrix<S>& weight, const QuantSpec& spec) {
-  const Grid<S> grid = fit_grid(weight, spec);
+UniquanfParameters<S> uniform_start(const Matrix<S>& weight, const QuantSpec& spec,
+                                    const RowClips<S>* clips) {
+  const Grid<S> grid = fit_grid(weight, spec, clips);
   auto p = blank_parameters<S>(weight.rows(), weight.cols(), grid.scale.size(), spec.bits);
   p.d1 = grid.scale.template reshaped<Eigen::RowMajor>().array().log();
   // The levels count from code_min upward; codes of this file count from the top downward.
@@ -260,8 +269,9 @@ BinaryCode<S> to_binary_code(const UniquanfParameters<S>& p, const Codes& codes)
 
 #define RUQ_INSTANTIATE(S)                                                                         \
   template UniquanfParameters<S> unified_start(const Matrix<S>&, const QuantSpec&,                 \
-                                               const UniquanfOptions&);                            \
-  template UniquanfParameters<S> uniform_start(const Matrix<S>&, const QuantSpec&);                \
+                                               const UniquanfOptions&, const RowClips<S>*);        \
+  template UniquanfParameters<S> uniform_start(const Matrix<S>&, const QuantSpec&,                 \
+                                               const RowClips<S>*);                                \
   template void map_codes(const Matrix<S>&, const UniquanfParameters<S>&, const UniquanfOptions&,  \
                           Index, Codes&);                                                          \
   template Matrix<S> uniquanf_values(const UniquanfParameters<S>&, const Codes&);                  \

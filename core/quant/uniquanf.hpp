@@ -46,14 +46,17 @@ struct UniquanfParameters {
 
 /// Unified initialisation: for γ = i/G the range is shrunk, D = γ(max − min)/(2^k − 1), z = −min/D,
 /// t = 0, and α is fitted by alternation to w/D + z − h; the γ with the least Σ|ŵ − w|^2.4 is kept,
-/// the first of equals. Of the spec it uses bits and group_size.
+/// the first of equals. Of the spec it uses bits and group_size. `clips`, learned factors of every
+/// row's ends, take the place of both ends before γ shrinks them.
 template <class S>
 UniquanfParameters<S> unified_start(const Matrix<S>& weight, const QuantSpec& spec,
-                                    const UniquanfOptions& options);
+                                    const UniquanfOptions& options,
+                                    const RowClips<S>* clips = nullptr);
 
-/// Uniform levels on the grid that the spec fits: where FlexRound starts.
+/// Uniform levels on the grid that the spec and the clips fit: where FlexRound starts.
 template <class S>
-UniquanfParameters<S> uniform_start(const Matrix<S>& weight, const QuantSpec& spec);
+UniquanfParameters<S> uniform_start(const Matrix<S>& weight, const QuantSpec& spec,
+                                    const RowClips<S>* clips = nullptr);
 
 /// Codes of the present parameters. Step 0 takes the nearest of all levels; later steps keep the
 /// codes, or every mapping_period-th step renew them: from all levels ("direct") or from the last

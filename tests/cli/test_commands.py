@@ -1,5 +1,6 @@
 """What runexp prints without running, bases and overrides, dumps, verify, and the job array."""
 
+import json
 import re
 import subprocess
 import unittest
@@ -15,6 +16,21 @@ GRID = """sweep:
   method.block_size: [8, 16]
   seed: [1, 2]
 """
+
+
+class Theory(Case):
+    def test_prints_quantizers_of_a_density(self):
+        answer = self.ask("theory", "--density", "laplace", "--bits", "2")
+        self.assertEqual(answer.code, 0, answer)
+        found = json.loads(answer.out)
+        self.assertEqual(found["density"], "laplace")
+        # Max's table: four levels of a Laplace source reach 7.54 dB.
+        self.assertAlmostEqual(found["lloyd_max"]["sqnr_db"], 7.54, places=2)
+
+    def test_unknown_densities_are_refused(self):
+        answer = self.ask("theory", "--density", "laplac")
+        self.assertEqual(answer.code, 2, answer)
+        self.assertIn("did you mean 'laplace'", answer.err)
 
 
 class Printing(Case):

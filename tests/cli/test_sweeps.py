@@ -87,9 +87,16 @@ class RunFolder(Case):
                 for name, value in measures.items():
                     self.assertEqual(file[f"sites/{layer}/{kind}/{name}"][()], value)
             self.assertEqual(json.loads(file.attrs["config"]), result["config"])
-            (sample,) = file["samples"].values()
-            self.assertEqual(sample["before"].shape, sample["after"].shape)
-            self.assertEqual(sample["before"].shape[0], 4)
+            self.assertEqual({name.split(".")[1] for name in file["samples"]} & {"mlp_out"},
+                             {"mlp_out"})
+            self.assertEqual(len(file["samples"]), 2)
+            for name, sample in file["samples"].items():
+                self.assertEqual(sample["before"].shape, sample["after"].shape)
+                self.assertEqual(sample["before"].shape[0], 4)
+                for bins in file[f"bins/{name}"].values():
+                    self.assertEqual(bins["code"].shape, (16,))
+                    self.assertAlmostEqual(sum(bins["share"]), 1, places=12)
+                    self.assertAlmostEqual(sum(bins["within"]) / 16, 1, places=12)
 
 
 class Again(Case):

@@ -79,6 +79,31 @@ TEST_CASE("the centroid shift honours groups") {
         doctest::Approx(std::sqrt(2 * 2 * 0.09 / 8)));
 }
 
+TEST_CASE("the profile of a worked row's bins") {
+  // Positions: bin 1 holds 0.2 and 0.4, bin 2 holds -0.2; the ends are not inner bins.
+  const BinProfile bins = bin_profile(rows({{0, 1.2, 1.4, 1.8, 3}}), {.bits = 2});
+  CHECK(bins.code == Vector<double>{{0, 1, 2, 3}});
+  CHECK(bins.share.isApprox(Vector<double>{{0.2, 0.4, 0.2, 0.2}}));
+  CHECK(bins.shift.isApprox(Vector<double>{{0, 0.3, -0.2, 0}}));
+  Vector<double> within = Vector<double>::Zero(16);
+  within(11) = within(14) = within(4) = 16.0 / 3;  // ⌊16·(position + ½)⌋
+  CHECK(bins.within.isApprox(within));
+  // Every row by its own step and zero point.
+  const BinProfile scaled = bin_profile(rows({{10, 22, 24, 28, 40}}), {.bits = 2});
+  CHECK(scaled.shift.isApprox(bins.shift));
+}
+
+TEST_CASE("uniform entries fill bins evenly, those of a spike do not") {
+  const Vector<double> draws = Stream(1, "bins").uniform(200 * 512);
+  const Matrix<double> uniform = Eigen::Map<const Matrix<double>>(draws.data(), 200, 512);
+  const BinProfile even = bin_profile(uniform, {.bits = 4});
+  CHECK(even.within.mean() == doctest::Approx(1));
+  CHECK((even.within.array() - 1).abs().maxCoeff() < 0.05);
+  CHECK(even.shift.segment(1, 14).cwiseAbs().maxCoeff() < 0.02);
+  const BinProfile peaked = bin_profile(uniform.array().pow(5).matrix(), {.bits = 4});
+  CHECK(peaked.shift(1) < -0.02);  // the density falls across the bin
+}
+
 struct SiteCase {
   ModelConfig config = tiny_config("multi-head");
   Site site{1, SiteKind::mlp_in};

@@ -76,6 +76,28 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("learned factors of weight rows set the ends that the start sees") {
+  const ModelConfig config = tiny_config("multi-head");
+  const Matrix<double> weight = tiny_model(config).layers[0][Linear::q_proj].weight;
+  RowClips<double> clips{Vector<double>::LinSpaced(weight.rows(), 0.5, 0.9),
+                         Vector<double>::LinSpaced(weight.rows(), 0.95, 0.6)};
+  for (const auto& [rounding, start] :
+       {std::pair("flexround", "rtn"), std::pair("uniquanf", "uniquanf_init")}) {
+    for (const GridRule rule : {GridRule::omniquant, GridRule::quarot_weight}) {
+      Plan plan = plan_for(config, rounding, "W3A16-Q16K16V16");
+      plan.quant.weight.rule = rule;
+      plan.quant.rounding_options.learning.epochs = 0;
+      plan.layers[0].weight_clips[static_cast<std::size_t>(Linear::q_proj)] = clips;
+      const Matrix<double> found = rounded(config, plan).model.layers[0][Linear::q_proj].weight;
+      const RoundingInputs<double> inputs{weight, plan.quant.weight, nullptr,
+                                          plan.quant.rounding_options, &clips};
+      CAPTURE(std::string(rounding));
+      CHECK(relative_error(found, round_weight<double>(start, inputs).weight) < 1e-12);
+      CHECK(relative_error(found, round_weight(start, weight, plan.quant.weight)) > 1e-2);
+    }
+  }
+}
+
 TEST_CASE("blocks beyond those asked for keep their start") {
   const ModelConfig config = tiny_config("multi-head");
   Plan plan = plan_for(config, "flexround", "W3A16-Q16K16V16");

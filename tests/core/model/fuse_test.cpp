@@ -208,6 +208,23 @@ TEST_CASE("activations, queries, keys and values are rounded with their own quan
   }
 }
 
+TEST_CASE("the input of o_proj can be rounded in groups of its own") {
+  const ModelConfig config = tiny_config("grouped");
+  Plan plan = Plan::identity("x", config.layers, quant_settings("W16A4-Q16K16V16"));
+  plan.quant.attn_out_group_size = config.head_width;
+  const SiteHook<double> hook = runtime_hook<double>(plan, config);
+  for (const SiteKind kind : kLinearSites) {
+    Matrix<double> found = gaussian(5, config.site_width(kind), "tensor");
+    Matrix<double> expected = found;
+    QuantSpec spec = plan.quant.activation;
+    if (kind == SiteKind::attn_out) spec.group_size = config.head_width;
+    fake_quantize(expected, spec);
+    hook({1, kind}, found);
+    CAPTURE(to_string(kind));
+    CHECK(found == expected);
+  }
+}
+
 TEST_CASE("queries, keys and values are rounded head by head") {
   const ModelConfig config = tiny_config("grouped");
   const Plan plan = Plan::identity("x", config.layers, quant_settings());

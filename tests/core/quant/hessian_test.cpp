@@ -32,8 +32,8 @@ TEST_CASE("H is the sum of outer products over the samples, whatever the batches
 }
 
 TEST_CASE("the factor squares to the damped inverse, in sweep order") {
-  const Index n = 150;
-  const Matrix<double> x = gaussian(400, n, "x", 2);
+  const Index n = 300;  // three panels, the last one ragged
+  const Matrix<double> x = gaussian(700, n, "x", 2);
   HessianAccumulator accumulator(n);
   accumulator.add(x);
   Matrix<double> h = accumulator.hessian();

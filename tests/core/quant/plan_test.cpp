@@ -25,6 +25,7 @@ Plan rich_plan() {
   plan.quant.rounding_options.septq.kept_percent = 0.1 + 0.2;
   plan.quant.rounding_options.uniquanf.mapping = "direct";
   plan.quant.activation_levels = "centroid";
+  plan.quant.attn_out_group_size = 8;
   Stream stream(1, "plan");
   plan.residual.append(Scale<double>{stream.signs(12)});
   plan.residual.append(HadamardStep{12, true});
@@ -135,6 +136,20 @@ TEST_CASE("set_widths changes bits alone") {
   CHECK(to_string(quant.widths()) == "W2A3-Q4K5V6");
   CHECK(quant.keys.symmetric);
   CHECK(quant.keys.clip_ratio == 0.9);
+}
+
+TEST_CASE("what is quantized at a site has the site's own spec") {
+  QuantSettings quant;
+  quant.activation = {.bits = 4, .group_size = 128};
+  quant.keys = {.bits = 3};
+  CHECK(quant.of(SiteKind::attn_out) == quant.activation);
+  quant.attn_out_group_size = 64;
+  CHECK(quant.of(SiteKind::attn_out).group_size == 64);
+  CHECK(quant.of(SiteKind::attn_out).bits == 4);
+  CHECK(quant.of(SiteKind::mlp_in) == quant.activation);
+  CHECK(quant.of(SiteKind::keys) == quant.keys);
+  CHECK(quant.single(SiteKind::attn_out).activation.group_size == 64);
+  CHECK(quant.single(SiteKind::mlp_out).activation.group_size == 128);
 }
 
 TEST_CASE("a fallback is noted once") {

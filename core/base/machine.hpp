@@ -1,0 +1,21 @@
+// What measurements of time and memory rest on.
+#pragma once
+
+#include <string>
+
+namespace ruq {
+
+/// The processor by its own name; "unknown" where the system does not say.
+std::string processor_name();
+
+/// Seconds that this process has spent on processors, all threads together. Other load on the
+/// machine does not count.
+double cpu_seconds();
+
+/// The most memory that this process has held so far, in MiB.
+double peak_memory_mib();
+
+/// Memory that can be had without pushing anything out, in MiB; 0 where the system does not say.
+double available_memory_mib();
+
+}  // namespace ruq

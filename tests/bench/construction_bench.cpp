@@ -1,0 +1,162 @@
+// What it costs to draw up the transform of one site, against the width of the site: closed-form
+// methods on seeded activations with massive outliers, on one thread.
+//
+//   ruq_construction_bench OUT.json [widths 576,1024,...]
+//
+// OUT.json: {"format": "ruquant-construction", "format_version": 1, "machine": {processor, math,
+// gflops}, "tokens", "block_size", "rows": [{method, width, seconds: [each repetition], flops,
+// floor_seconds}]}. `flops` counts the products that the method cannot do without: every step of a
+// block map moves all calibration tokens once; 0 where there is no such count. The floor is flops
+// over the rate of a product of that shape, measured a moment before.
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
+#include "ruquant/base/rng.hpp"
+#include "ruquant/method/method.hpp"
+#include "ruquant/model/activations.hpp"
+
+namespace ruq {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr Index kTokens = 512;
+constexpr Index kBlock = 64;
+constexpr Index kOutputs = 64;  // rows of the weight; few, for it is the activations that cost
+constexpr int kRepetitions = 3;
+
+double seconds_of(const std::function<void()>& body) {
+  const auto begin = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+// One layer whose only site is the input of down_proj: Gaussian tokens, channels of uneven size,
+// and every 64th token with one massive entry.
+ActivationSet one_site(Index width) {
+  ActivationSet set{"float_samples", "seeded", {}, {}};
+  set.config.layers = 1;
+  set.config.width = kOutputs;
+  set.config.mlp_width = width;
+  set.config.heads = set.config.kv_heads = 1;
+  set.config.head_width = kOutputs;
+  Stream stream(1, "construction");
+  SiteActivations site;
+  site.site = {0, SiteKind::mlp_out};
+  Matrix<double> x = stream.child("x").normal(2 * kTokens, width);
+  x *= stream.child("channels").normal(width, 1).col(0).array().exp().matrix().asDiagonal();
+  for (Index row = 0; row < x.rows(); row += 64) x(row, width / 3) = 500;
+  site.calibration = x.topRows(kTokens).cast<float>();
+  site.test = x.bottomRows(kTokens).cast<float>();
+  site.maxima = x.cwiseAbs().colwise().maxCoeff().transpose();
+  site.weights[Linear::down_proj] = stream.child("w").normal(kOutputs, width).cast<float>();
+  set.sites.push_back(std::move(site));
+  return set;
+}
+
+struct Subject {
+  std::string method;
+  std::vector<std::pair<std::string, std::string>> options;
+  double steps;  ///< passes of a block map over all tokens
+};
+
+std::vector<Subject> subjects() {
+  const std::string block = std::to_string(kBlock);
+  return {{"smoothquant", {}, 0},
+          {"quarot", {}, 0},
+          {"singlequant", {}, 0},
+          {"duquant", {{"block_size", block}, {"search_steps", "64"}}, 2 * 64},
+          {"ruquant", {{"block_size", block}}, 2 * 16}};
+}
+
+// Floating-point operations a second of a block map's product.
+double block_product_rate(Index width) {
+  const Matrix<double> x = Matrix<double>::Ones(kTokens * width / kBlock, kBlock);
+  const Matrix<double> map = Matrix<double>::Ones(kBlock, kBlock);
+  double best = 1e300;
+  for (int i = 0; i < kRepetitions; ++i) {
+    best = std::min(best, seconds_of([&] { product<double>(x, map); }));
+  }
+  return 2.0 * static_cast<double>(x.size()) * kBlock / best;
+}
+
+Json measure(const Subject& subject, const ActivationSet& set, double rate) {
+  const auto method = make_method(subject.method);
+  Fields fields;
+  method->bind(fields);
+  for (const auto& [name, value] : subject.options) fields.find(name)->set(value);
+  QuantSettings quant;
+  quant.set_widths(bit_widths("W4A4-Q16K16V16"));
+  std::vector<double> taken;
+  for (int i = 0; i < kRepetitions; ++i) {
+    DumpSession session(set);
+    taken.push_back(seconds_of([&] { method->plan(session, quant, Stream(1, "plan")); }));
+  }
+  const Index width = set.config.mlp_width;
+  const double flops = subject.steps * 2 * static_cast<double>(kTokens * width * kBlock);
+  return {{"method", subject.method},
+          {"width", width},
+          {"seconds", taken},
+          {"flops", flops},
+          {"floor_seconds", flops / rate}};
+}
+
+void run(const std::string& out, std::vector<Index> widths) {
+  set_threads(1);
+  Json rows = Json::array();
+  double rate = 0;
+  for (const Index width : widths) {
+    const ActivationSet set = one_site(width);
+    rate = block_product_rate(width);
+    for (const Subject& subject : subjects()) {
+      rows.push_back(measure(subject, set, rate));
+      const Json& row = rows.back();
+      const double best = *std::min_element(row["seconds"].begin(), row["seconds"].end());
+      const double floor = row["floor_seconds"];
+      std::cout << fmt::format("{:>12} {:>6} channels {:9.4f} s", subject.method, width, best);
+      if (floor > 0) std::cout << fmt::format("  {:.2f} of the floor's speed", floor / best);
+      std::cout << "\n" << std::flush;
+    }
+  }
+  const Json json = {{"format", "ruquant-construction"},
+                     {"format_version", 1},
+                     {"machine",
+                      {{"processor", processor_name()},
+                       {"math", math_backend()},
+                       {"threads", threads()},
+                       {"gflops", rate * 1e-9}}},
+                     {"tokens", kTokens},
+                     {"block_size", kBlock},
+                     {"rows", std::move(rows)}};
+  std::ofstream file(out);
+  file << json.dump(1) << "\n";
+  file.close();
+  if (!file) fail("{}: cannot be written", out);
+}
+
+}  // namespace
+}  // namespace ruq
+
+int main(int argc, char** argv) {
+  if (argc < 2) {
+    std::cerr << "ruq_construction_bench OUT.json [widths 576,1024,...]\n";
+    return 2;
+  }
+  std::vector<ruq::Index> widths;
+  std::stringstream list(argc > 2 ? argv[2] : "576,1024,1536,2048,4096,8192,11008,14336");
+  for (std::string width; std::getline(list, width, ',');) widths.push_back(std::stol(width));
+  try {
+    ruq::run(argv[1], widths);
+  } catch (const std::exception& problem) {
+    std::cerr << "ruq_construction_bench: " << problem.what() << "\n";
+    return 2;
+  }
+  return 0;
+}
