@@ -26,6 +26,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr Index kCheckTokens = 64;   // tokens on which the float function is compared
+constexpr double kLongPlan = 4;      // processor seconds from which a plan is kept
 constexpr double kUnchanged = 1e-3;  // relative change of final states that float explains
 
 class Clock {
@@ -257,21 +258,18 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
   }
 }
 
-// A plan that was learned takes minutes and does not depend on how weights are rounded in the end:
-// it is kept, so that a sweep over roundings learns it once.
+// A plan can take minutes and does not depend on how weights are rounded in the end: what took long
+// is kept, so that a sweep over roundings draws it up once.
 Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   ModelSession<float>& session_here = calibration(config);
-  fs::path file;
-  if (config.method->needs_model()) {
-    file = kept_file("plan", plan_key(config, session_key));
-    if (fs::exists(file)) {
-      Plan plan = load_plan(file);
-      const TensorReader took(fs::path(file).replace_extension("time.h5"));
-      timing.plan_seconds = took.real_attribute("", "plan_seconds");
-      timing.plan_cpu_seconds = took.real_attribute("", "plan_cpu_seconds");
-      plan.quant = config.quant;
-      return plan;
-    }
+  const fs::path file = kept_file("plan", plan_key(config, session_key));
+  if (fs::exists(file)) {
+    Plan plan = load_plan(file);
+    const TensorReader took(fs::path(file).replace_extension("time.h5"));
+    timing.plan_seconds = took.real_attribute("", "plan_seconds");
+    timing.plan_cpu_seconds = took.real_attribute("", "plan_cpu_seconds");
+    plan.quant = config.quant;
+    return plan;
   }
   Clock clock;
   const double cpu_before = cpu_seconds();
@@ -280,7 +278,7 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   fit_activation_levels(session_here, plan);
   timing.plan_seconds = clock.lap();
   timing.plan_cpu_seconds = cpu_seconds() - cpu_before;
-  if (!file.empty()) {
+  if (timing.plan_cpu_seconds > kLongPlan) {
     TensorWriter time(fs::path(file).replace_extension("time.h5"));
     time.attribute("", "plan_seconds", timing.plan_seconds);
     time.attribute("", "plan_cpu_seconds", timing.plan_cpu_seconds);
