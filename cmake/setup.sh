@@ -21,10 +21,11 @@ install_packages() {
     "${missing[@]}" >&2 </dev/null
 }
 
-# prepare_python: a private environment with what data/ and analysis/ require; sets RUQ_PYTHON.
+# prepare_python [FILE...]: a private environment with what data/ and analysis/ require, and with
+# what the FILEs (of the tree, in pip's form) ask for beside; sets RUQ_PYTHON.
 prepare_python() {
   [[ -n ${RUQ_PYTHON:-} ]] && return 0
-  local folder=$RUQ_CACHE/venv stamp wanted
+  local folder=$RUQ_CACHE/venv stamp wanted file
   wanted=$(cat "$RUQ_HOME"/data/requirements.txt "$RUQ_HOME"/analysis/requirements.txt | cksum)
   stamp=$(cat "$folder/ready" 2>/dev/null || true)
   if [[ $stamp != "$wanted" ]]; then
@@ -32,12 +33,21 @@ prepare_python() {
     local python=/usr/bin/python3
     [[ -x $python ]] || python=python3
     "$python" -m venv --clear "$folder" >&2
-    "$folder/bin/pip" install -q --disable-pip-version-check -r "$RUQ_HOME/data/requirements.txt" \
-      -r "$RUQ_HOME/analysis/requirements.txt" >&2
+    pip_install -r "$RUQ_HOME/data/requirements.txt" -r "$RUQ_HOME/analysis/requirements.txt"
     echo "$wanted" >"$folder/ready"
   fi
+  for file in "$@"; do
+    stamp=$folder/ready-${file//\//-}
+    wanted=$(cksum <"$RUQ_HOME/$file")
+    [[ $(cat "$stamp" 2>/dev/null || true) != "$wanted" ]] || continue
+    say "adding $file to the Python environment"
+    pip_install -r "$RUQ_HOME/$file"
+    echo "$wanted" >"$stamp"
+  done
   export RUQ_PYTHON=$folder/bin/python
 }
+
+pip_install() { "$RUQ_CACHE/venv/bin/pip" install -q --disable-pip-version-check "$@" >&2; }
 
 # build_targets TARGET...: configures the release preset once and builds.
 build_targets() {
