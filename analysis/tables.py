@@ -47,7 +47,7 @@ class Table:
         rows = "\n".join(line(row) for row in self.rows)
         return (f"% {self.title}\n\\begin{{tabular}}{{l{'r' * (len(self.head) - 1)}}}\n\\toprule\n"
                 f"{line(self.head)}\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n"
-                f"% {self.note}\n")
+                f"\\gdef\\tablenote{{{escape(self.note)}}}\n")
 
 
 def escape(text: str) -> str:

@@ -1,0 +1,223 @@
+"""The numbers that sentences of the paper cite, as LaTeX: one line \\setnumber{key}{text} each.
+
+    python analysis/paper_numbers.py RUNS_DIR --out paper        writes paper/tables/numbers.tex
+
+Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as W4A4-Q4K4V4:
+
+    preview                                    where any run rests on too few seeds; may be empty
+    run.trials .seeds .model .note .text .windows .window_tokens .tokens .build .backend
+    run.float.loss .perplexity                 of the float model on the run's windows
+    run.loss.variant.rounding.widths           nats per token over float, with its interval
+    run.perplexity.variant.rounding.widths
+    run.word.variant.other.rounding.widths     what may be said of their paired difference, and
+    run.difference.variant.other.rounding.widths                 that difference with its interval
+    run.trends .confirmed .not-confirmed .unresolved .no-data    counts of expectations
+    run.trend.claim                            verdict on one; `claim` as slug() spells it
+
+An interval is the wider of the 95 % t-intervals over seeds and over windows.
+"""
+
+import argparse
+import math
+import re
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis import compare, stats, style  # noqa: E402
+from analysis.runs import Run, RunError, load_run  # noqa: E402
+from analysis.tables import escape  # noqa: E402
+
+RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks")
+LOSS_RUNS = ("baselines", "weight_only", "second_model")  # whose groups are named variants
+COMPARED = ("ruquant", "ruquant-finetuned")
+DEPTHS = ("W4A4-Q4K4V4", "W6A6-Q6K6V6")  # at which comparisons are written
+
+# variant → options of its trials; those that a method does not have are no obstacle.
+VARIANTS = {
+    "rtn": {}, "smoothquant": {}, "quarot": {}, "singlequant": {}, "omniquant": {},
+    "infoquant": {}, "spinquant": {}, "flatquant": {},
+    "duquant": {"method.lwc": "false"}, "duquant-lwc": {"method.lwc": "true"},
+    "ruquant": {"method.global_reflection": "init"},
+    "ruquant-finetuned": {"method.global_reflection": "finetuned"},
+}
+
+WORDS = {
+    "lower": "a lower loss than", "higher": "a higher loss than",
+    "not separated": "a loss that is not told apart from that of",
+    "lower on this seed only": "a lower loss, on the one seed measured, than",
+    "higher on this seed only": "a higher loss, on the one seed measured, than",
+    "diverged": "no loss to compare, having diverged, with",
+}
+
+
+def slug(claim: str) -> str:
+    """Zigzag beats blocks! → zigzag-beats-blocks: letters and digits joined by hyphens."""
+    return "-".join(re.findall(r"[a-z0-9]+", claim.lower()))
+
+
+def numbers(runs: dict) -> dict:
+    """name → Run to key → text, before escaping."""
+    found = {"preview": _preview(runs.values())}
+    for name, run in runs.items():
+        own = {**_inputs(run), **_trends(run)}
+        if name in LOSS_RUNS:
+            own |= _losses(run)
+        found |= {f"{name}.{key}": text for key, text in own.items()}
+    return found
+
+
+def _preview(runs) -> str:
+    """The mark with the fewest seeds among those of all runs."""
+    marks = {mark for run in runs if (mark := style.preview_mark(run.groups))}
+    return min(marks, key=lambda mark: int(re.search(r"\d+", mark)[0]), default="")
+
+
+def _inputs(run: Run) -> dict:
+    trials = run.trials
+    seeds = {trial.seed for trial in trials if trial.random}
+
+    def one(values) -> str:
+        return " / ".join(dict.fromkeys(str(value) for value in values))
+
+    found = {"trials": str(len(trials)), "seeds": str(len(seeds)),
+             "model": one(t.inputs["model"] for t in trials),
+             "note": one(t.inputs["model_note"] for t in trials).rstrip("."),
+             "text": one(t.inputs["text"] for t in trials if "text" in t.inputs),
+             "build": one(t.build_preset for t in trials),
+             "backend": one(t.math_backend for t in trials)}
+    told = [trial for trial in trials if trial.has_language]
+    if told:
+        windows = len(told[0].windows["nll"])
+        length = told[0].config["evaluation.window_tokens"]
+        found |= {"windows": str(windows), "window_tokens": length,
+                  "tokens": f"{windows * int(length):,}",
+                  "float.loss": f"{told[0].metrics['nll_float']:.3f}",
+                  "float.perplexity": f"{told[0].float_ppl:.2f}"}
+    return found
+
+
+def _trends(run: Run) -> dict:
+    trends = run.trends
+    found = {"trends": str(len(trends))} if trends else {}
+    for verdict in ("confirmed", "not confirmed", "unresolved", "no data") if trends else ():
+        count = sum(trend["verdict"] == verdict for trend in trends)
+        found[verdict.replace(" ", "-")] = str(count)
+    for trend in trends:
+        found[f"trend.{slug(trend['claim'])}"] = _verdict(trend)
+    return found
+
+
+def _verdict(trend) -> str:
+    if trend["verdict"] == "no data":
+        return "no data"
+    interval = stats.Interval(trend["difference"], trend.get("half_width", math.nan), 0)
+    pairs = f"{trend['pairs']} pair{'' if trend['pairs'] == 1 else 's'}"
+    return f"{trend['verdict']}, {_signed(interval)}, {pairs}"
+
+
+def _losses(run: Run) -> dict:
+    placed = {}
+    for group in run.groups:
+        rounding = group.trials[0].config.get("quant.rounding", "rtn")
+        variant = _variant(group)
+        if variant is None:
+            continue
+        place = (variant, rounding, group.widths)
+        if place in placed:
+            raise RunError(f"{run.folder}: {placed[place].label} and {group.label} are both "
+                           f"{variant}, {rounding}, {group.widths}")
+        placed[place] = group
+    found = {}
+    for place, group in placed.items():
+        end = ".".join(place)
+        found[f"loss.{end}"] = _plain(_loss_interval(group))
+        ppl = stats.mean_interval([trial.ppl for trial in group.trials]).mean
+        found[f"perplexity.{end}"] = f"{ppl:,.2f}" if math.isfinite(ppl) else "diverged"
+    return found | _comparisons(placed)
+
+
+def _variant(group) -> str | None:
+    config = group.trials[0].config
+    for name, options in VARIANTS.items():
+        if name.split("-")[0] == group.method and \
+                all(config.get(key, value) == value for key, value in options.items()):
+            return name
+    return None
+
+
+def _comparisons(placed: dict) -> dict:
+    found = {}
+    for (variant, rounding, widths), group in placed.items():
+        if variant not in COMPARED or widths not in DEPTHS:
+            continue
+        for (other, *where), reference in placed.items():
+            if other == variant or where != [rounding, widths]:
+                continue
+            pair = compare.compare(group, reference)
+            end = f"{variant}.{other}.{rounding}.{widths}"
+            found[f"word.{end}"] = WORDS[pair.verdict]
+            found[f"difference.{end}"] = _signed(_wider(pair.seeds, pair.windows))
+    return found
+
+
+def _loss_interval(group) -> stats.Interval:
+    over_windows = stats.paired_over_windows(group.windows("nll"), group.windows("nll_float"))
+    over_seeds = stats.mean_interval(group.losses)
+    return over_seeds._replace(half=_wider(over_seeds, over_windows).half)
+
+
+def _wider(first: stats.Interval, second: stats.Interval) -> stats.Interval:
+    known = [interval for interval in (first, second) if math.isfinite(interval.half)]
+    return max(known, key=lambda interval: interval.half, default=first)
+
+
+def _plain(interval: stats.Interval) -> str:
+    return _text(interval, ".3f")
+
+
+def _signed(interval: stats.Interval) -> str:
+    return _text(interval, "+.3f")
+
+
+def _text(interval: stats.Interval, form: str) -> str:
+    if not math.isfinite(interval.mean):
+        return "diverged"
+    mean = compare.signed(interval.mean, form)
+    return f"{mean} ± {interval.half:.3f}" if math.isfinite(interval.half) else mean
+
+
+def write(runs: dict, out) -> Path:
+    """Writes OUT/tables/numbers.tex from name → Run and returns its path."""
+    path = Path(out) / "tables" / "numbers.tex"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"\\setnumber{{{key}}}{{{escape(text)}}}\n" for key, text in numbers(runs).items()]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def main(arguments=None) -> int:
+    parser = argparse.ArgumentParser(description="numbers for the sentences of the paper")
+    parser.add_argument("runs", metavar="RUNS_DIR", type=Path, help="holds the runs of the study")
+    parser.add_argument("--out", type=Path, default=Path("paper"), help="folder of main.tex")
+    options = parser.parse_args(arguments)
+    found, faults = {}, []
+    for name in RUNS:
+        try:
+            found[name] = load_run(options.runs / name)
+        except (RunError, OSError) as error:
+            faults.append(str(error))
+    try:
+        if not faults:
+            print(write(found, options.out))
+    except (RunError, OSError) as error:
+        faults.append(str(error))
+    for fault in faults:
+        print(f"paper_numbers: {fault}", file=sys.stderr)
+    return 2 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

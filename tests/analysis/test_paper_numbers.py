@@ -1,0 +1,151 @@
+import contextlib
+import io
+import json
+import re
+import tempfile
+import unittest
+from pathlib import Path
+
+import fixture
+import yaml
+
+from analysis import paper_numbers, runs, stats
+
+HOME = Path(__file__).resolve().parents[2]
+W4, W6, W3 = "W4A4-Q4K4V4", "W6A6-Q6K6V6", "W3A16-Q16K16V16"
+BASELINES = [(name.split("-")[0], {**options, "quant.rounding": rounding}, 0.3 + 0.05 * place)
+             for place, (name, options) in enumerate(paper_numbers.VARIANTS.items())
+             for rounding in ("rtn", "gptq")]
+SMALL = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
+
+
+def claims(name) -> list:
+    """What configs/<name>.yaml expects."""
+    text = (HOME / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    return [trend["claim"] for trend in yaml.safe_load(text).get("trends", [])]
+
+
+def make_study(folder) -> Path:
+    """Fabricated runs with the names, variants and claims of the study."""
+    seeds = {"seeds": (1, 2, 3), "samples": False}
+    fixture.make_run(folder / "baselines", BASELINES, **seeds)
+    for name in ("mechanisms", "ablations"):
+        fixture.make_run(folder / name, SMALL, **seeds)
+        trends = [{"claim": claim, "metric": "nll_over_float", "verdict": "confirmed",
+                   "difference": -0.07, "half_width": 0.02, "pairs": 5} for claim in claims(name)]
+        (folder / name / "trends.json").write_text(json.dumps(trends))
+    weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
+    fixture.make_run(folder / "weight_only", weights, widths={W3: 1.0}, **seeds)
+    for name in ("second_model", "sites", "tasks"):
+        fixture.make_run(folder / name, SMALL, **seeds)
+    return folder
+
+
+class Study(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        holder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(holder.cleanup)
+        cls.folder = make_study(Path(holder.name))
+        cls.runs = {name: runs.load_run(cls.folder / name) for name in paper_numbers.RUNS}
+        cls.numbers = paper_numbers.numbers(cls.runs)
+
+    def group(self, method, widths, **settings):
+        return next(g for g in self.runs["baselines"].groups
+                    if g.method == method and g.widths == widths
+                    and all(g.settings.get(k) == v for k, v in settings.items()))
+
+    def test_an_interval_is_the_wider_of_two(self):
+        group = self.group("quarot", W4, **{"quant.rounding": "gptq"})
+        seeds = stats.mean_interval(group.losses)
+        windows = stats.paired_over_windows(group.windows("nll"), group.windows("nll_float"))
+        text = self.numbers[f"baselines.loss.quarot.gptq.{W4}"]
+        self.assertEqual(text, f"{seeds.mean:.3f} ± {max(seeds.half, windows.half):.3f}")
+        self.assertNotEqual(f"{seeds.half:.3f}", f"{windows.half:.3f}")
+
+    def test_variants_are_told_apart(self):
+        for variant in ("duquant", "duquant-lwc", "ruquant", "ruquant-finetuned"):
+            self.assertIn(f"baselines.loss.{variant}.rtn.{W6}", self.numbers)
+        self.assertNotEqual(self.numbers[f"baselines.loss.duquant.rtn.{W4}"],
+                            self.numbers[f"baselines.loss.duquant-lwc.rtn.{W4}"])
+
+    def test_a_comparison_has_a_word_and_a_signed_difference(self):
+        end = f"ruquant.rtn.rtn.{W4}"
+        self.assertEqual(self.numbers[f"baselines.word.{end}"], "a higher loss than")
+        self.assertRegex(self.numbers[f"baselines.difference.{end}"], r"^\+0\.\d+ ± 0\.\d+$")
+
+    def test_provenance_and_preview(self):
+        self.assertEqual(self.numbers["baselines.tokens"], "8,192")
+        self.assertEqual(self.numbers["baselines.model"], "toy-model")
+        self.assertEqual(self.numbers["preview"], "PREVIEW: 3 seeds")
+
+    def test_verdicts(self):
+        verdict = self.numbers["ablations.trend.zigzag-beats-blocks-as-they-come"]
+        self.assertEqual(verdict, "confirmed, −0.070 ± 0.020, 5 pairs")
+        self.assertEqual(self.numbers["ablations.confirmed"], str(len(claims("ablations"))))
+        self.assertEqual(self.numbers["ablations.unresolved"], "0")
+
+    def test_all_that_the_paper_cites_is_there(self):
+        cited = cited_numbers((HOME / "paper" / "main.tex").read_text(encoding="utf-8"))
+        self.assertGreater(len(cited), 40)
+        self.assertEqual([key for key in cited if key not in self.numbers], [])
+
+    def test_two_groups_of_one_name_are_refused(self):
+        with tempfile.TemporaryDirectory() as holder:
+            folder = fixture.make_run(Path(holder) / "baselines", samples=False, seeds=(1,))
+            with self.assertRaisesRegex(runs.RunError, "are both duquant, rtn, W4A4"):
+                paper_numbers.numbers({"baselines": runs.load_run(folder)})
+
+
+def cited_numbers(text: str) -> list:
+    """The keys that main.tex asks for, its macros spelled out."""
+    body = text[text.index(r"\begin{document}"):]
+    found = re.findall(r"\\num\{([^}]*)\}", body)
+    for rounding, variant in re.findall(r"\\loss(?:\[(\w+)\])?\{([^}]*)\}", body):
+        found.append(f"baselines.loss.{variant}.{rounding or 'rtn'}.{W4}")
+    for rounding, variant, other in re.findall(
+            r"\\compared(?:\[(\w+)\])?\{([^}]*)\}\{([^}]*)\}", body):
+        found += [f"baselines.{kind}.{variant}.{other}.{rounding or 'rtn'}.{W4}"
+                  for kind in ("word", "difference")]
+    found += [f"{run}.trend.{claim}" for run, claim in
+              re.findall(r"\\verdict\{([^}]*)\}\{([^}]*)\}", body)]
+    return found
+
+
+class Written(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = Path(holder.name)
+
+    def main(self):
+        told = io.StringIO()
+        with contextlib.redirect_stderr(told), contextlib.redirect_stdout(io.StringIO()):
+            code = paper_numbers.main([str(self.folder), "--out", str(self.folder / "paper")])
+        return code, told.getvalue()
+
+    def test_one_changed_value_changes_the_file(self):
+        make_study(self.folder)
+        self.assertEqual(self.main(), (0, ""))
+        path = self.folder / "paper" / "tables" / "numbers.tex"
+        before = path.read_text()
+        self.assertIn(r"\setnumber{preview}{PREVIEW: 3 seeds}", before)
+        self.assertIn(r"$\pm$", before)
+        changed = sorted((self.folder / "baselines").glob("t*/results.json"))[0]
+        data = json.loads(changed.read_text())
+        data["metrics"]["nll_over_float"] += 0.5
+        changed.write_text(json.dumps(data))
+        self.assertEqual(self.main()[0], 0)
+        self.assertFalse(path.read_text() == before)
+
+    def test_every_missing_run_is_named(self):
+        fixture.make_run(self.folder / "baselines", BASELINES, samples=False)
+        code, told = self.main()
+        self.assertEqual(code, 2)
+        self.assertEqual(len(told.splitlines()), len(paper_numbers.RUNS) - 1)
+        for name in paper_numbers.RUNS[1:]:
+            self.assertIn(str(self.folder / name), told)
+
+
+if __name__ == "__main__":
+    unittest.main()
