@@ -193,9 +193,14 @@ def write(runs: dict, out) -> Path:
     """Writes OUT/tables/numbers.tex from name → Run and returns its path."""
     path = Path(out) / "tables" / "numbers.tex"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"\\setnumber{{{key}}}{{{escape(text)}}}\n" for key, text in numbers(runs).items()]
+    lines = [f"\\setnumber{{{key}}}{{{_latex(text)}}}\n" for key, text in numbers(runs).items()]
     path.write_text("".join(lines), encoding="utf-8")
     return path
+
+
+def _latex(text: str) -> str:
+    # A value stays on one line with its interval.
+    return escape(text).replace(r" $\pm$ ", r"~$\pm$~")
 
 
 def main(arguments=None) -> int:
