@@ -17,7 +17,7 @@ def taken_in(macro):
 
 
 class MainTex(unittest.TestCase):
-    @unittest.skipUnless(importlib.util.find_spec("analysis.paper"), "there is no analysis/paper.py")
+    @unittest.skipUnless(importlib.util.find_spec("analysis.paper"), "no analysis/paper.py")
     def test_every_figure_and_table_is_taken_in_once(self):
         from analysis import paper
         for macro, entries in (("figurein", paper.FIGURES), ("tablein", paper.TABLES)):
