@@ -258,8 +258,8 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
   }
 }
 
-// A plan can take minutes and does not depend on how weights are rounded in the end: what took long
-// is kept, so that a sweep over roundings draws it up once.
+// A plan can take minutes and does not depend on how weights are rounded in the end: what was
+// learned or took long is kept, so that a sweep over roundings draws it up once.
 Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   ModelSession<float>& session_here = calibration(config);
   const fs::path file = kept_file("plan", plan_key(config, session_key));
@@ -278,7 +278,7 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   fit_activation_levels(session_here, plan);
   timing.plan_seconds = clock.lap();
   timing.plan_cpu_seconds = cpu_seconds() - cpu_before;
-  if (timing.plan_cpu_seconds > kLongPlan) {
+  if (config.method->needs_model() || timing.plan_cpu_seconds > kLongPlan) {
     TensorWriter time(fs::path(file).replace_extension("time.h5"));
     time.attribute("", "plan_seconds", timing.plan_seconds);
     time.attribute("", "plan_cpu_seconds", timing.plan_cpu_seconds);

@@ -143,7 +143,7 @@ std::map<std::string, double> site_distortion(const Plan& plan, const ModelConfi
     const Matrix<double> weight = stored.cast<double>();
     Matrix<double> turned = weight;
     transform.apply_dual(turned);
-    const auto& clips = here.weight_clips[static_cast<std::size_t>(linear)];
+    const auto& clips = here.weight_clips[linear];
     const Matrix<double> kept =
         round_weight<double>(rounding, {turned, plan.quant.weight, nullptr,
                                         plan.quant.rounding_options, clips ? &*clips : nullptr})

@@ -9,14 +9,16 @@
 namespace ruq {
 namespace {
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-
 double factor(double c) { return (1 + sigmoid(c)) / 2; }
 
 double start_at(double clip_ratio) {
   if (clip_ratio <= 0.5 || clip_ratio >= 1) return kFirstClipLogit;
   const double share = 2 * clip_ratio - 1;
   return std::log(share / (1 - share));
+}
+
+const FitGroup& of(const std::vector<FitGroup>& groups, SiteKind kind) {
+  return groups[static_cast<std::size_t>(kind)];
 }
 
 // One number a site.
@@ -36,17 +38,17 @@ BlockChart chart_of(const LayerPlan& layer) {
   return {[fixed](const std::vector<FitGroup>& groups) {
             BlockParameters parameters = fixed;
             for (const SiteKind kind : kLinearSites) {
-              const double clip = factor(groups[at(kind)].value(0));
-              parameters.activation_clips[at(kind)] = ClipPair{clip, clip};
+              const double clip = factor(of(groups, kind).value(0));
+              parameters.activation_clips[kind] = ClipPair{clip, clip};
             }
             return parameters;
           },
           [](const std::vector<FitGroup>& groups, const BlockGradients& gradients) {
             std::vector<Vector<double>> slopes;
             for (const SiteKind kind : kLinearSites) {
-              const ClipPair& slope = gradients.activation_clips[at(kind)];
+              const ClipPair& slope = gradients.activation_clips[kind];
               const Vector<double> both = Vector<double>::Constant(1, slope.low + slope.high);
-              slopes.push_back(through_clip_factors(groups[at(kind)].value, both) / 2);
+              slopes.push_back(through_clip_factors(of(groups, kind).value, both) / 2);
             }
             return slopes;
           }};
@@ -57,7 +59,7 @@ void learn_block(const ModelConfig& config, const BlockView<S>& block,
                  const ActivationClippingOptions& options, Plan& plan) {
   LayerPlan& layer = plan.layers.at(static_cast<std::size_t>(block.layer));
   PerSite<Transform<double>> fixed;
-  for (const SiteKind kind : kLinearSites) fixed[at(kind)] = layer[kind].online;
+  for (const SiteKind kind : kLinearSites) fixed[kind] = layer[kind].online;
   LayerWeights<S> folded = block.weights;
   fold_layer(plan, config, block.layer, folded);
   BlockGrad<S> grad(config, folded, fixed, plan.quant, block.layer);
@@ -68,7 +70,7 @@ void learn_block(const ModelConfig& config, const BlockView<S>& block,
   record.where = fmt::format("layers.{}", block.layer);
   plan.learning.push_back(std::move(record));
   for (const SiteKind kind : kLinearSites) {
-    const double clip = factor(groups[at(kind)].value(0));
+    const double clip = factor(of(groups, kind).value(0));
     layer[kind].clips = ClipPair{clip, clip};
   }
 }

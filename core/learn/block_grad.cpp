@@ -12,8 +12,6 @@
 namespace ruq {
 namespace {
 
-bool is_linear_site(SiteKind kind) { return !linears_of(kind).empty(); }
-
 // Runs `change` on a tensor [n, heads·e] as rows of one head of one token.
 template <class S, class Change>
 void per_head(Matrix<S>& tensor, Index head_width, const Change& change) {
@@ -44,12 +42,12 @@ BlockGrad<S>::BlockGrad(const ModelConfig& config, const LayerWeights<S>& folded
                         Index layer)
     : config_(config), quant_(quant), layer_(layer), fixed_(fixed), weights_(folded) {
   for (const SiteKind kind : kLinearSites) {
-    fixed_cast_[at(kind)] = fixed[at(kind)].cast<S>();
-    fixed_dual_[at(kind)] = fixed_cast_[at(kind)].inverse_transpose();
+    fixed_cast_[kind] = fixed[kind].cast<S>();
+    fixed_dual_[kind] = fixed_cast_[kind].inverse_transpose();
   }
   for (const Linear linear : kLinears) {
-    base_[at(linear)] = folded[linear].weight.template cast<double>();
-    fixed[at(input_site(linear))].apply_dual(base_[at(linear)]);
+    base_[linear] = folded[linear].weight.template cast<double>();
+    fixed[input_site(linear)].apply_dual(base_[linear]);
   }
   value_bias_ = folded[Linear::v_proj].bias.template cast<double>();
   install({});
@@ -58,17 +56,17 @@ BlockGrad<S>::BlockGrad(const ModelConfig& config, const LayerWeights<S>& folded
 template <class S>
 void BlockGrad<S>::install(BlockParameters parameters) {
   parameters_ = std::move(parameters);
-  RUQ_CHECK(parameters_.values.is_identity() || fixed_[at(SiteKind::attn_out)].is_identity(),
+  RUQ_CHECK(parameters_.values.is_identity() || fixed_[SiteKind::attn_out].is_identity(),
             "a trained map of the values needs an identity as fixed transform at attn_out");
   for (const SiteKind kind : kLinearSites) {
-    online_[at(kind)] = parameters_.online[at(kind)].template cast<S>();
+    online_[kind] = parameters_.online[kind].template cast<S>();
   }
   query_ = parameters_.query_key.template cast<S>();
   values_ = parameters_.values.template cast<S>();
   for (const Linear linear : kLinears) {
-    const Matrix<double>& base = base_[at(linear)];
+    const Matrix<double>& base = base_[linear];
     weights_[linear].weight.resize(base.rows(), base.cols());
-    unrounded_[at(linear)].resize(base.rows(), base.cols());
+    unrounded_[linear].resize(base.rows(), base.cols());
   }
   const std::vector<WeightTile> tiles = weight_tiles();
   parallel_for(std::ssize(tiles),
@@ -81,7 +79,7 @@ template <class S>
 void BlockGrad<S>::set_weights(PerLinear<Matrix<S>> weights) {
   for (const Linear linear : kLinears) {
     const Matrix<S>& old = weights_[linear].weight;
-    Matrix<S>& next = weights[at(linear)];
+    Matrix<S>& next = weights[linear];
     RUQ_CHECK(next.rows() == old.rows() && next.cols() == old.cols(),
               "{}: found a weight of [{}, {}], expected [{}, {}]", to_string(linear), next.rows(),
               next.cols(), old.rows(), old.cols());
@@ -100,14 +98,14 @@ template <class S>
 void BlockGrad<S>::clear_sums() {
   sums_ = {};
   for (const SiteKind kind : kLinearSites) {
-    sums_.online[at(kind)] = zero_gradient(parameters_.online[at(kind)]);
-    sums_.activation_clips[at(kind)] = {0, 0};
+    sums_.online[kind] = zero_gradient(parameters_.online[kind]);
+    sums_.activation_clips[kind] = {0, 0};
   }
   sums_.query_key = zero_gradient(parameters_.query_key);
   sums_.values = zero_gradient(parameters_.values);
   for (const Linear linear : kLinears) {
-    rounded_sums_[at(linear)].resize(0, 0);
-    bias_sums_[at(linear)].setZero(weights_[linear].bias.size());
+    rounded_sums_[linear].resize(0, 0);
+    bias_sums_[linear].setZero(weights_[linear].bias.size());
   }
 }
 
@@ -131,7 +129,7 @@ template <class S>
 auto BlockGrad<S>::weight_tiles() const -> std::vector<WeightTile> {
   std::vector<WeightTile> tiles;
   for (const Linear linear : kLinears) {
-    const Index rows = base_[at(linear)].rows();
+    const Index rows = base_[linear].rows();
     const Index tile = maps_outputs(linear) ? rows : kRowTile;
     for (Index begin = 0; begin < rows; begin += tile) {
       tiles.push_back({linear, begin, std::min(rows, begin + tile)});
@@ -143,12 +141,12 @@ auto BlockGrad<S>::weight_tiles() const -> std::vector<WeightTile> {
 template <class S>
 void BlockGrad<S>::install_tile(const WeightTile& tile) {
   const Index rows = tile.end - tile.begin;
-  Matrix<double> base = base_[at(tile.linear)].middleRows(tile.begin, rows);
+  Matrix<double> base = base_[tile.linear].middleRows(tile.begin, rows);
   if (tile.linear == Linear::o_proj) {
     per_head(base, config_.head_width,
              [&](Matrix<double>& heads) { parameters_.values.apply_dual(heads); });
   }
-  parameters_.online[at(input_site(tile.linear))].apply_dual(base);
+  parameters_.online[input_site(tile.linear)].apply_dual(base);
   if (maps_outputs(tile.linear)) {
     Matrix<double> channels = base.transpose();
     per_head(channels, config_.head_width,
@@ -156,7 +154,7 @@ void BlockGrad<S>::install_tile(const WeightTile& tile) {
     base = channels.transpose();
   }
   Matrix<S> weight = base.template cast<S>();
-  unrounded_[at(tile.linear)].middleRows(tile.begin, rows) = weight;
+  unrounded_[tile.linear].middleRows(tile.begin, rows) = weight;
   RowClips<S> storage;
   round_weight_rows(weight, quant_.weight, clips_of(tile, storage));
   weights_[tile.linear].weight.middleRows(tile.begin, rows) = weight;
@@ -164,7 +162,7 @@ void BlockGrad<S>::install_tile(const WeightTile& tile) {
 
 template <class S>
 const RowClips<S>* BlockGrad<S>::clips_of(const WeightTile& tile, RowClips<S>& storage) const {
-  const auto& clips = parameters_.weight_clips[at(tile.linear)];
+  const auto& clips = parameters_.weight_clips[tile.linear];
   if (!clips) return nullptr;
   const Index rows = tile.end - tile.begin;
   storage = {clips->low.segment(tile.begin, rows).template cast<S>(),
@@ -174,7 +172,7 @@ const RowClips<S>* BlockGrad<S>::clips_of(const WeightTile& tile, RowClips<S>& s
 
 template <class S>
 const RowClips<S>* BlockGrad<S>::clips_of(SiteKind kind, Index rows, RowClips<S>& storage) const {
-  const auto& clips = parameters_.activation_clips[at(kind)];
+  const auto& clips = parameters_.activation_clips[kind];
   if (!clips) return nullptr;
   storage = {Vector<S>::Constant(rows, static_cast<S>(clips->low)),
              Vector<S>::Constant(rows, static_cast<S>(clips->high))};
@@ -183,10 +181,10 @@ const RowClips<S>* BlockGrad<S>::clips_of(SiteKind kind, Index rows, RowClips<S>
 
 template <class S>
 void BlockGrad<S>::apply_hook(SiteKind kind, Matrix<S>& tensor, BlockRecord<S>* record) const {
-  if (is_linear_site(kind)) fixed_cast_[at(kind)].apply(tensor);
-  if (record != nullptr) record->before[at(kind)] = tensor;
+  if (is_linear_site(kind)) fixed_cast_[kind].apply(tensor);
+  if (record != nullptr) record->before[kind] = tensor;
   if (is_linear_site(kind)) {
-    online_[at(kind)].apply(tensor);
+    online_[kind].apply(tensor);
     RowClips<S> storage;
     round_rows(tensor, quant_.of(kind), clips_of(kind, tensor.rows(), storage));
     return;
@@ -209,7 +207,7 @@ template <class S>
 Matrix<S> BlockGrad<S>::forward(Matrix<S> x, Index length, BlockRecord<S>* record) const {
   const SiteHook<S> hook = [&](const Site& site, Matrix<S>& tensor) {
     apply_hook(site.kind, tensor, record);
-    if (record != nullptr) record->after[at(site.kind)] = tensor;
+    if (record != nullptr) record->after[site.kind] = tensor;
   };
   if (record != nullptr) {
     record->length = length;
@@ -224,15 +222,15 @@ Matrix<S> BlockGrad<S>::forward(Matrix<S> x, Index length, BlockRecord<S>* recor
 template <class S>
 void BlockGrad<S>::site_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient) {
   Matrix<S> rounded_input = before;
-  online_[at(kind)].apply(rounded_input);
+  online_[kind].apply(rounded_input);
   RowClips<S> storage;
   const RowClips<S>* clips = clips_of(kind, before.rows(), storage);
   RowClips<S> slope{Vector<S>::Zero(before.rows()), Vector<S>::Zero(before.rows())};
   round_rows_backward(rounded_input, quant_.of(kind), gradient, clips, &slope);
-  sums_.activation_clips[at(kind)].low += slope.low.template cast<double>().sum();
-  sums_.activation_clips[at(kind)].high += slope.high.template cast<double>().sum();
-  transform_backward(online_[at(kind)], before, gradient, sums_.online[at(kind)]);
-  fixed_cast_[at(kind)].apply_transpose(gradient);
+  sums_.activation_clips[kind].low += slope.low.template cast<double>().sum();
+  sums_.activation_clips[kind].high += slope.high.template cast<double>().sum();
+  transform_backward(online_[kind], before, gradient, sums_.online[kind]);
+  fixed_cast_[kind].apply_transpose(gradient);
 }
 
 template <class S>
@@ -265,27 +263,25 @@ template <class S>
 Matrix<S> BlockGrad<S>::linear_backward(Linear which, const Matrix<S>& x,
                                         const Matrix<S>& gradient) {
   if (weights_[which].bias.size() > 0) {
-    bias_sums_[at(which)] += gradient.colwise().sum().transpose().template cast<double>();
+    bias_sums_[which] += gradient.colwise().sum().transpose().template cast<double>();
   }
-  add_transposed_product(gradient, x, rounded_sums_[at(which)]);
+  add_transposed_product(gradient, x, rounded_sums_[which]);
   return tiled_product(gradient, weights_[which].weight);
 }
 
 // Returns the gradient of the stream between attention and MLP.
 template <class S>
 Matrix<S> BlockGrad<S>::mlp_backward(const BlockRecord<S>& record, const Matrix<S>& gradient) {
-  const Matrix<S>& u = record.after[at(SiteKind::mlp_in)];
-  Matrix<S> hidden =
-      linear_backward(Linear::down_proj, record.after[at(SiteKind::mlp_out)], gradient);
-  site_backward(SiteKind::mlp_out, record.before[at(SiteKind::mlp_out)], hidden);
+  const Matrix<S>& u = record.after[SiteKind::mlp_in];
+  Matrix<S> hidden = linear_backward(Linear::down_proj, record.after[SiteKind::mlp_out], gradient);
+  site_backward(SiteKind::mlp_out, record.before[SiteKind::mlp_out], hidden);
   const GateGradients<S> branches =
       gate_backward(linear(Linear::gate_proj, u), linear(Linear::up_proj, u), hidden);
   Matrix<S> normed = linear_backward(Linear::gate_proj, u, branches.gates);
   normed += linear_backward(Linear::up_proj, u, branches.up);
-  site_backward(SiteKind::mlp_in, record.before[at(SiteKind::mlp_in)], normed);
+  site_backward(SiteKind::mlp_in, record.before[SiteKind::mlp_in], normed);
 
-  const Matrix<S> stream =
-      record.input + linear(Linear::o_proj, record.after[at(SiteKind::attn_out)]);
+  const Matrix<S> stream = record.input + linear(Linear::o_proj, record.after[SiteKind::attn_out]);
   return gradient + rms_norm_backward(stream, weights_.mlp_norm, config_.norm_epsilon, normed);
 }
 
@@ -293,7 +289,7 @@ Matrix<S> BlockGrad<S>::mlp_backward(const BlockRecord<S>& record, const Matrix<
 template <class S>
 Matrix<S> BlockGrad<S>::projections_backward(const BlockRecord<S>& record, const Matrix<S>& dq,
                                              const Matrix<S>& dk, const Matrix<S>& dv) {
-  const Matrix<S>& u = record.after[at(SiteKind::attn_in)];
+  const Matrix<S>& u = record.after[SiteKind::attn_in];
   const RopeTable<S> table = rope_table<S>(config_, record.length);
   const auto turned_back = [&](Linear which, const Vector<S>& gain, const Matrix<S>& gradient) {
     const Matrix<S> projected = gain.size() > 0 ? linear(which, u) : Matrix<S>();
@@ -309,16 +305,16 @@ Matrix<S> BlockGrad<S>::projections_backward(const BlockRecord<S>& record, const
 template <class S>
 Matrix<S> BlockGrad<S>::attention_part_backward(const BlockRecord<S>& record,
                                                 const Matrix<S>& gradient) {
-  Matrix<S> mixed = linear_backward(Linear::o_proj, record.after[at(SiteKind::attn_out)], gradient);
-  site_backward(SiteKind::attn_out, record.before[at(SiteKind::attn_out)], mixed);
-  AttentionGradients<S> heads = attention_backward(
-      config_, record.length, record.after[at(SiteKind::queries)], record.after[at(SiteKind::keys)],
-      record.after[at(SiteKind::values)], mixed);
-  head_backward(SiteKind::queries, record.before[at(SiteKind::queries)], heads.queries);
-  head_backward(SiteKind::keys, record.before[at(SiteKind::keys)], heads.keys);
-  head_backward(SiteKind::values, record.before[at(SiteKind::values)], heads.values);
+  Matrix<S> mixed = linear_backward(Linear::o_proj, record.after[SiteKind::attn_out], gradient);
+  site_backward(SiteKind::attn_out, record.before[SiteKind::attn_out], mixed);
+  AttentionGradients<S> heads =
+      attention_backward(config_, record.length, record.after[SiteKind::queries],
+                         record.after[SiteKind::keys], record.after[SiteKind::values], mixed);
+  head_backward(SiteKind::queries, record.before[SiteKind::queries], heads.queries);
+  head_backward(SiteKind::keys, record.before[SiteKind::keys], heads.keys);
+  head_backward(SiteKind::values, record.before[SiteKind::values], heads.values);
   Matrix<S> normed = projections_backward(record, heads.queries, heads.keys, heads.values);
-  site_backward(SiteKind::attn_in, record.before[at(SiteKind::attn_in)], normed);
+  site_backward(SiteKind::attn_in, record.before[SiteKind::attn_in], normed);
   return gradient +
          rms_norm_backward(record.input, weights_.attn_norm, config_.norm_epsilon, normed);
 }
@@ -341,8 +337,8 @@ struct BlockGrad<S>::TileGradients {
 template <class S>
 auto BlockGrad<S>::tile_backward(const WeightTile& tile, BlockGradients& result, bool with_weights)
     -> TileGradients {
-  const std::size_t linear = at(tile.linear);
-  const std::size_t site = at(input_site(tile.linear));
+  const Linear linear = tile.linear;
+  const SiteKind site = input_site(tile.linear);
   const Index rows = tile.end - tile.begin;
   const Index e = config_.head_width;
   TileGradients own{zero_gradient(parameters_.online[site]), zero_gradient(parameters_.values)};
@@ -395,13 +391,13 @@ template <class S>
 BlockGradients BlockGrad<S>::take_gradients(bool with_weights) {
   BlockGradients result = std::move(sums_);
   for (const Linear linear : kLinears) {
-    const Matrix<double>& base = base_[at(linear)];
-    if (rounded_sums_[at(linear)].size() == 0) {
-      rounded_sums_[at(linear)].setZero(base.rows(), base.cols());
+    const Matrix<double>& base = base_[linear];
+    if (rounded_sums_[linear].size() == 0) {
+      rounded_sums_[linear].setZero(base.rows(), base.cols());
     }
-    if (with_weights) result.weights[at(linear)].resize(base.rows(), base.cols());
-    if (!parameters_.weight_clips[at(linear)]) continue;
-    result.weight_clips[at(linear)] = {Vector<double>(base.rows()), Vector<double>(base.rows())};
+    if (with_weights) result.weights[linear].resize(base.rows(), base.cols());
+    if (!parameters_.weight_clips[linear]) continue;
+    result.weight_clips[linear] = {Vector<double>(base.rows()), Vector<double>(base.rows())};
   }
   const std::vector<WeightTile> tiles = weight_tiles();
   std::vector<TileGradients> parts(tiles.size());
@@ -410,10 +406,10 @@ BlockGradients BlockGrad<S>::take_gradients(bool with_weights) {
     parts[t] = tile_backward(tiles[t], result, with_weights);
   });
   for (std::size_t t = 0; t < tiles.size(); ++t) {
-    add_to(result.online[at(input_site(tiles[t].linear))], parts[t].online);
+    add_to(result.online[input_site(tiles[t].linear)], parts[t].online);
     add_to(result.values, parts[t].values);
   }
-  value_bias_backward(bias_sums_[at(Linear::v_proj)], result.values);
+  value_bias_backward(bias_sums_[Linear::v_proj], result.values);
   clear_sums();
   return result;
 }
@@ -423,7 +419,7 @@ PerLinear<Matrix<S>> BlockGrad<S>::take_weight_gradients() {
   PerLinear<Matrix<S>> result = std::move(rounded_sums_);
   for (const Linear linear : kLinears) {
     const Matrix<S>& weight = weights_[linear].weight;
-    if (result[at(linear)].size() == 0) result[at(linear)].setZero(weight.rows(), weight.cols());
+    if (result[linear].size() == 0) result[linear].setZero(weight.rows(), weight.cols());
   }
   clear_sums();
   return result;

@@ -55,11 +55,10 @@ struct BlockGradients {
 /// What forward leaves for backward; indexed by SiteKind, all seven.
 template <class S>
 struct BlockRecord {
-  static constexpr std::size_t kSites = kLinearSites.size() + 3;
   Index length = 0;
-  Matrix<S> input;                       ///< the residual stream [n, h]
-  std::array<Matrix<S>, kSites> before;  ///< what the hook was given, behind the fixed transform
-  std::array<Matrix<S>, kSites> after;   ///< what it returned
+  Matrix<S> input;            ///< the residual stream [n, h]
+  PerKind<Matrix<S>> before;  ///< what the hook was given, behind the fixed transform
+  PerKind<Matrix<S>> after;   ///< what it returned
 };
 
 template <class S>
@@ -99,8 +98,6 @@ class BlockGrad {
     Index begin, end;  // rows
   };
   struct TileGradients;
-  static std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-  static std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
   void clear_sums();
   std::vector<WeightTile> weight_tiles() const;
   void install_tile(const WeightTile& tile);

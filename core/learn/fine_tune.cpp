@@ -16,8 +16,6 @@ namespace {
 
 constexpr double kSmallestNorm = 1e-12;
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-
 Vector<double> unit(const Vector<double>& omega) {
   return omega / std::max(omega.norm(), kSmallestNorm);
 }
@@ -39,7 +37,7 @@ Transform<double> without_reflection(const Transform<double>& online) {
 
 PerSite<Transform<double>> fixed_parts(const LayerPlan& plan) {
   PerSite<Transform<double>> fixed;
-  for (const SiteKind kind : kLinearSites) fixed[at(kind)] = without_reflection(plan[kind].online);
+  for (const SiteKind kind : kLinearSites) fixed[kind] = without_reflection(plan[kind].online);
   return fixed;
 }
 
@@ -138,7 +136,7 @@ Directions reflections(const LayerPlan& plan) {
       fail("{}: found the transform '{}', expected a global reflection at its end", to_string(kind),
            plan[kind].online.describe());
     }
-    directions[at(kind)] = last->v;
+    directions[kind] = last->v;
   }
   return directions;
 }
@@ -158,7 +156,7 @@ void ReflectionObjective<S>::install(const Directions& omega) {
   BlockParameters parameters;
   parameters.query_key = query_key_;
   for (const SiteKind kind : kLinearSites) {
-    parameters.online[at(kind)].append(Reflection<double>{unit(omega[at(kind)])});
+    parameters.online[kind].append(Reflection<double>{unit(omega[kind])});
   }
   block_.install(std::move(parameters));
 }
@@ -183,7 +181,7 @@ double ReflectionObjective<S>::evaluate(const Directions& omega, const OutputSam
   if (gradient != nullptr) {
     const BlockGradients slopes = block_.take_gradients();
     for (const SiteKind kind : kLinearSites) {
-      (*gradient)[at(kind)] = through_unit(omega[at(kind)], slopes.online[at(kind)].front().vector);
+      (*gradient)[kind] = through_unit(omega[kind], slopes.online[kind].front().vector);
     }
   }
   return sum / count;
@@ -277,7 +275,7 @@ FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeigh
   report.final_loss = objective.evaluate(omega, samples);
   for (const SiteKind kind : kLinearSites) {
     Transform<double> online = without_reflection(plan[kind].online);
-    online.append(Reflection<double>{unit(omega[at(kind)])});
+    online.append(Reflection<double>{unit(omega[kind])});
     plan[kind].online = std::move(online);
   }
   return report;

@@ -8,9 +8,6 @@
 namespace ruq {
 namespace {
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
-
 // Of M = U·diag(s)·Vᵀ: the parts by raw_u, raw_v and s.
 SvdFactor through_svd(const SvdFactor& factor, const Vector<double>& s,
                       const Matrix<double>& by_map) {
@@ -50,8 +47,8 @@ SvdFactor SvdFactor::gradient_by_dual(const Matrix<double>& by_dual) const {
 }
 
 Transform<double> FlatBlock::online(SiteKind kind, Index head_width) const {
-  const SvdFactor& first = left[at(kind)];
-  const SvdFactor& second = right[at(kind)];
+  const SvdFactor& first = left[kind];
+  const SvdFactor& second = right[kind];
   const Index right_width = second.width() > 0 ? second.width() : head_width;
   Transform<double> transform(first.width() * right_width);
   transform.append(Kronecker<double>{first.build(),
@@ -81,17 +78,17 @@ FlatBlock flat_start(const ModelConfig& config, const RawMaps& draw) {
     const bool is_mixed = kind == SiteKind::attn_out;
     const KroneckerSizes sizes =
         is_mixed ? KroneckerSizes{config.heads, config.head_width} : flatquant_sizes(width);
-    block.left[at(kind)] = drawn(name + ".left", sizes.left);
+    block.left[kind] = drawn(name + ".left", sizes.left);
     if (!is_mixed) {
-      block.right[at(kind)] = drawn(name + ".right", sizes.right);
-      block.scale[at(kind)] = Vector<double>::Ones(width);
+      block.right[kind] = drawn(name + ".right", sizes.right);
+      block.scale[kind] = Vector<double>::Ones(width);
     }
-    block.site_clips[at(kind)] = Vector<double>::Constant(2, kFirstClipLogit);
+    block.site_clips[kind] = Vector<double>::Constant(2, kFirstClipLogit);
   }
   block.values = drawn("values", config.head_width);
   block.heads = drawn("heads", config.head_width);
   for (const Linear linear : kLinears) {
-    block.low[at(linear)] = block.high[at(linear)] =
+    block.low[linear] = block.high[linear] =
         Vector<double>::Constant(config.out_width(linear), kFirstClipLogit);
   }
   return block;
@@ -101,20 +98,20 @@ BlockParameters flat_parameters(const FlatBlock& block, const ModelConfig& confi
                                 bool with_clips) {
   BlockParameters parameters;
   for (const SiteKind kind : kLinearSites) {
-    const Vector<double>& d = block.scale[at(kind)];
+    const Vector<double>& d = block.scale[kind];
     Transform<double> online(d.size());
     if (d.size() > 0) online.append(Scale<double>{d});
-    parameters.online[at(kind)] = online.then(block.online(kind, config.head_width));
+    parameters.online[kind] = online.then(block.online(kind, config.head_width));
     if (!with_clips) continue;
-    const Vector<double> pair = clip_factors(block.site_clips[at(kind)]);
-    parameters.activation_clips[at(kind)] = ClipPair{pair(0), pair(1)};
+    const Vector<double> pair = clip_factors(block.site_clips[kind]);
+    parameters.activation_clips[kind] = ClipPair{pair(0), pair(1)};
   }
   parameters.values = block.value_map();
   parameters.query_key = block.query_key();
   if (!with_clips) return parameters;
   for (const Linear linear : kLinears) {
-    parameters.weight_clips[at(linear)] =
-        RowClips<double>{clip_factors(block.low[at(linear)]), clip_factors(block.high[at(linear)])};
+    parameters.weight_clips[linear] =
+        RowClips<double>{clip_factors(block.low[linear]), clip_factors(block.high[linear])};
   }
   return parameters;
 }
@@ -122,23 +119,23 @@ BlockParameters flat_parameters(const FlatBlock& block, const ModelConfig& confi
 FlatBlock flat_gradient(const FlatBlock& block, const BlockGradients& gradients) {
   FlatBlock result;
   for (const SiteKind kind : kLinearSites) {
-    const TransformGradient& online = gradients.online[at(kind)];
+    const TransformGradient& online = gradients.online[kind];
     const std::vector<Matrix<double>>& maps = online.back().maps;
-    if (block.scale[at(kind)].size() > 0) result.scale[at(kind)] = online.front().vector;
-    result.left[at(kind)] = block.left[at(kind)].gradient(maps[0]);
-    if (block.right[at(kind)].width() > 0) {
-      result.right[at(kind)] = block.right[at(kind)].gradient(maps[1]);
+    if (block.scale[kind].size() > 0) result.scale[kind] = online.front().vector;
+    result.left[kind] = block.left[kind].gradient(maps[0]);
+    if (block.right[kind].width() > 0) {
+      result.right[kind] = block.right[kind].gradient(maps[1]);
     }
-    result.site_clips[at(kind)] =
-        through_pair(block.site_clips[at(kind)], gradients.activation_clips[at(kind)]);
+    result.site_clips[kind] =
+        through_pair(block.site_clips[kind], gradients.activation_clips[kind]);
   }
   result.values = block.values.gradient(gradients.values.front().maps[0]);
   result.heads = block.heads.gradient_by_dual(gradients.query_key.front().maps[0]);
   for (const Linear linear : kLinears) {
-    const RowClips<double>& slope = gradients.weight_clips[at(linear)];
+    const RowClips<double>& slope = gradients.weight_clips[linear];
     if (slope.low.size() == 0) continue;
-    result.low[at(linear)] = through_clip_factors(block.low[at(linear)], slope.low);
-    result.high[at(linear)] = through_clip_factors(block.high[at(linear)], slope.high);
+    result.low[linear] = through_clip_factors(block.low[linear], slope.low);
+    result.high[linear] = through_clip_factors(block.high[linear], slope.high);
   }
   return result;
 }
@@ -159,11 +156,11 @@ void visit_flat_parts(
   for (const SiteKind kind : kLinearSites) {
     const std::string name = to_string(kind);
     if (parts.transforms) {
-      factor(name + " left", block.left[at(kind)]);
-      factor(name + " right", block.right[at(kind)]);
+      factor(name + " left", block.left[kind]);
+      factor(name + " right", block.right[kind]);
     }
-    if (parts.scale) vector(name + " scale", block.scale[at(kind)], false);
-    if (parts.clips) vector(name + " clips", block.site_clips[at(kind)], true);
+    if (parts.scale) vector(name + " scale", block.scale[kind], false);
+    if (parts.clips) vector(name + " clips", block.site_clips[kind], true);
   }
   if (parts.transforms) {
     factor("values", block.values);
@@ -171,8 +168,8 @@ void visit_flat_parts(
   }
   if (!parts.clips) return;
   for (const Linear linear : kLinears) {
-    vector(to_string(linear) + " low", block.low[at(linear)], true);
-    vector(to_string(linear) + " high", block.high[at(linear)], true);
+    vector(to_string(linear) + " low", block.low[linear], true);
+    vector(to_string(linear) + " high", block.high[linear], true);
   }
 }
 

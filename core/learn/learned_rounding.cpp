@@ -13,8 +13,6 @@
 namespace ruq {
 namespace {
 
-std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
-
 template <class S>
 Eigen::Map<Vector<double>> flat(Matrix<S>& matrix) {
   return {matrix.data(), matrix.size()};
@@ -31,16 +29,16 @@ class Weights {
         levels_learn_(quant.rounding == "uniquanf"),
         optimizer_({.learning_rate = learn_.learning_rate}) {
     for (const Linear linear : kLinears) {
-      Matrix<double>& weight = weight_[at(linear)];
+      Matrix<double>& weight = weight_[linear];
       weight = weights[linear].weight.template cast<double>();
-      std::optional<RowClips<double>> ends = plan.weight_clips[at(linear)];
+      std::optional<RowClips<double>> ends = plan.weight_clips[linear];
       if (ends && clamps_rows(quant.weight)) {
         clamp_rows(weight, *ends);
         ends = unclipped_rows<double>(weight.rows());
       }
       const RowClips<double>* clips = ends ? &*ends : nullptr;
-      parameters_[at(linear)] = levels_learn_ ? unified_start(weight, quant.weight, options_, clips)
-                                              : uniform_start(weight, quant.weight, clips);
+      parameters_[linear] = levels_learn_ ? unified_start(weight, quant.weight, options_, clips)
+                                          : uniform_start(weight, quant.weight, clips);
     }
     map(0);
   }
@@ -56,8 +54,7 @@ class Weights {
   PerLinear<Matrix<S>> values() const {
     PerLinear<Matrix<S>> all;
     for (const Linear linear : kLinears) {
-      all[at(linear)] =
-          uniquanf_values(parameters_[at(linear)], codes_[at(linear)]).template cast<S>();
+      all[linear] = uniquanf_values(parameters_[linear], codes_[linear]).template cast<S>();
     }
     return all;
   }
@@ -66,11 +63,11 @@ class Weights {
   template <class S>
   void step(const PerLinear<Matrix<S>>& upstream, double share) {
     for (const Linear linear : kLinears) {
-      auto& p = parameters_[at(linear)];
-      auto gradients = uniquanf_gradients<double>(weight_[at(linear)], p, codes_[at(linear)],
-                                                  upstream[at(linear)].template cast<double>(),
+      auto& p = parameters_[linear];
+      auto gradients = uniquanf_gradients<double>(weight_[linear], p, codes_[linear],
+                                                  upstream[linear].template cast<double>(),
                                                   options_.gradient_filter);
-      const std::size_t slot = 4 * at(linear);
+      const std::size_t slot = 4 * static_cast<std::size_t>(linear);
       const double rate = share * learn_.learning_rate;
       optimizer_.step(slot, p.d1, gradients.d1, rate);
       optimizer_.step(slot + 1, flat(p.d2), flat(gradients.d2), rate);
@@ -84,9 +81,9 @@ class Weights {
   /// The deployed form of one weight, and how far it is from the learned one.
   template <class S>
   RoundedLinear deploy(Linear linear, const QuantSpec& spec, Matrix<S>& weight) const {
-    const auto& p = parameters_[at(linear)];
-    const Matrix<double> learned = uniquanf_values(p, codes_[at(linear)]);
-    const Matrix<double> deployed = to_binary_code(p, codes_[at(linear)]).decode(weight.cols());
+    const auto& p = parameters_[linear];
+    const Matrix<double> learned = uniquanf_values(p, codes_[linear]);
+    const Matrix<double> deployed = to_binary_code(p, codes_[linear]).decode(weight.cols());
     weight = deployed.cast<S>();
     const auto width = static_cast<double>(group_width(spec, weight.cols()));
     const double parameters = static_cast<double>(levels_learn_ ? spec.bits + 1 : 2);
@@ -122,8 +119,8 @@ BlockGrad<S> block_of(const BlockTask<S>& task) {
           "their own (quant.activation_levels)",
           task.plan.quant.rounding);
     }
-    online[static_cast<std::size_t>(kind)] = plan[kind].online;
-    parameters.activation_clips[static_cast<std::size_t>(kind)] = plan[kind].clips;
+    online[kind] = plan[kind].online;
+    parameters.activation_clips[kind] = plan[kind].clips;
   }
   BlockGrad<S> block(task.config, task.weights, online, task.plan.quant, task.layer);
   block.install(std::move(parameters));

@@ -15,7 +15,6 @@ constexpr std::array kReaders = {Linear::q_proj, Linear::k_proj, Linear::v_proj,
                                  Linear::up_proj};
 constexpr std::array kWriters = {Linear::o_proj, Linear::down_proj};
 
-std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
 std::size_t at(Index layer) { return static_cast<std::size_t>(layer); }
 
 // The norm's gain moves into what reads it, R4 into down_proj.
@@ -39,7 +38,7 @@ template <class S>
 BlockGrad<S> block_of(const Model<S>& model,
                       const typename ModelRotationObjective<S>::Setup& setup) {
   PerSite<Transform<double>> fixed;
-  fixed[static_cast<std::size_t>(SiteKind::mlp_out)] = setup.hidden;
+  fixed[SiteKind::mlp_out] = setup.hidden;
   QuantSettings quant = setup.quant;
   quant.weight.bits = 16;  // weights come rounded
   BlockGrad<S> block(model.config, model.layers.at(0), fixed, quant);
@@ -122,7 +121,7 @@ void ModelRotationObjective<S>::fold(const Cast& rotations, Index layer) {
   }
   if (quant_.weight.rounds()) {
     for (const Linear linear : kLinears) {
-      unrounded_[at(layer)][at(linear)] = weights[linear].weight;
+      unrounded_[at(layer)][linear] = weights[linear].weight;
       round_rows(weights[linear].weight, quant_.weight);
     }
   }
@@ -159,7 +158,7 @@ void ModelRotationObjective<S>::collect(const Cast& rotations, Index layer, Bloc
   PerLinear<Matrix<S>> slopes = block.take_weight_gradients();
   if (quant_.weight.rounds()) {
     for (const Linear linear : kLinears) {
-      round_rows_backward(unrounded_[at(layer)][at(linear)], quant_.weight, slopes[at(linear)]);
+      round_rows_backward(unrounded_[at(layer)][linear], quant_.weight, slopes[linear]);
     }
   }
   const LayerWeights<S>& source = source_[at(layer)];
@@ -171,16 +170,16 @@ void ModelRotationObjective<S>::collect(const Cast& rotations, Index layer, Bloc
   };
   Matrix<S> sum;
   for (const Linear linear : kReaders) {
-    add_transposed_product(before_r1(linear), slopes[at(linear)], sum);
+    add_transposed_product(before_r1(linear), slopes[linear], sum);
   }
   for (const Linear linear : kWriters) {
-    sum += product_transposed<S>(before_r1(linear), slopes[at(linear)]);
+    sum += product_transposed<S>(before_r1(linear), slopes[linear]);
     const Vector<S>& bias = source[linear].bias;
     if (bias.size() == 0) continue;
-    gradient.residual += bias.template cast<double>() * biases[at(linear)].transpose();
+    gradient.residual += bias.template cast<double>() * biases[linear].transpose();
   }
   gradient.residual += sum.template cast<double>();
-  collect_values(rotations, layer, slopes, biases[at(Linear::v_proj)], gradient.values[at(layer)]);
+  collect_values(rotations, layer, slopes, biases[Linear::v_proj], gradient.values[at(layer)]);
 }
 
 // ∂L/∂R2, from the slopes of the weights with R1 in them.
@@ -191,7 +190,7 @@ void ModelRotationObjective<S>::collect_values(const Cast& rotations, Index laye
                                                Matrix<double>& gradient) const {
   const LayerWeights<S>& source = source_[at(layer)];
   const Index e = model_.config.head_width;
-  const Matrix<S> outputs = product_transposed<S>(slopes[at(Linear::v_proj)], rotations.residual);
+  const Matrix<S> outputs = product_transposed<S>(slopes[Linear::v_proj], rotations.residual);
   const LinearWeights<S>& values = source[Linear::v_proj];
   for (Index row = 0; row < outputs.rows(); row += e) {
     const Matrix<S> part =
@@ -201,7 +200,7 @@ void ModelRotationObjective<S>::collect_values(const Cast& rotations, Index laye
     gradient += values.bias.segment(row, e).template cast<double>() *
                 bias_slope.segment(row, e).transpose();
   }
-  Matrix<S> inputs = product<S>(rotations.residual, slopes[at(Linear::o_proj)]);
+  Matrix<S> inputs = product<S>(rotations.residual, slopes[Linear::o_proj]);
   Matrix<S> heads = source[Linear::o_proj].weight;
   inputs.resize(inputs.size() / e, e);
   heads.resize(heads.size() / e, e);

@@ -13,9 +13,6 @@ namespace {
 // Where a scale is folded into what produces the tensor.
 constexpr std::array kScaledSites = {SiteKind::attn_in, SiteKind::mlp_in, SiteKind::mlp_out};
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
-
 Vector<double> folded_scale(const Transform<double>& folded, SiteKind kind, Index width) {
   if (folded.is_identity()) return Vector<double>::Ones(width);
   const auto* scale = std::get_if<Scale<double>>(&folded.steps().front());
@@ -33,8 +30,8 @@ class ClippingChart {
       : clips_(options.clips && rounds), scales_(options.scales) {
     start_.query_key = layer.query_key;
     for (const SiteKind kind : kLinearSites) {
-      start_.activation_clips[at(kind)] = layer[kind].clips;
-      if (scales_) start_.online[at(kind)] = layer[kind].online;
+      start_.activation_clips[kind] = layer[kind].clips;
+      if (scales_) start_.online[kind] = layer[kind].online;
     }
     if (clips_) {
       for (const Linear linear : kLinears) add_clips(config, linear, options.learning_rate);
@@ -58,7 +55,7 @@ class ClippingChart {
     std::size_t i = 0;
     if (clips_) {
       for (const Linear linear : kLinears) {
-        parameters.weight_clips[at(linear)] =
+        parameters.weight_clips[linear] =
             RowClips<double>{clip_factors(now[i].value), clip_factors(now[i + 1].value)};
         i += 2;
       }
@@ -67,7 +64,7 @@ class ClippingChart {
     for (const SiteKind kind : kScaledSites) {
       Transform<double> scaled(now[i].value.size());
       scaled.append(Scale<double>{now[i++].value});
-      parameters.online[at(kind)] = scaled.then(start_.online[at(kind)]);
+      parameters.online[kind] = scaled.then(start_.online[kind]);
     }
     return parameters;
   }
@@ -96,7 +93,7 @@ class ClippingChart {
     std::vector<Vector<double>> result;
     if (clips_) {
       for (const Linear linear : kLinears) {
-        const RowClips<double>& slope = gradients.weight_clips[at(linear)];
+        const RowClips<double>& slope = gradients.weight_clips[linear];
         for (const Vector<double>& one : {slope.low, slope.high}) {
           result.push_back(through_clip_factors(now[result.size()].value, one));
         }
@@ -104,7 +101,7 @@ class ClippingChart {
     }
     if (!scales_) return result;
     for (const SiteKind kind : kScaledSites) {
-      result.push_back(gradients.online[at(kind)].front().vector);
+      result.push_back(gradients.online[kind].front().vector);
     }
     return result;
   }
@@ -148,7 +145,7 @@ void learn_weight_clips(const ModelConfig& config, const BlockView<S>& block,
   // first; its own gradient is not asked for.
   PerSite<Transform<double>> fixed;
   for (const SiteKind kind : kLinearSites) {
-    if (!options.scales) fixed[at(kind)] = layer[kind].online;
+    if (!options.scales) fixed[kind] = layer[kind].online;
   }
   LayerWeights<S> folded = block.weights;
   fold_layer(options.scales ? without_scales(plan, block.layer) : plan, config, block.layer,

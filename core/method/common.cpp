@@ -69,8 +69,8 @@ void smooth(CalibrationSession<S>& session, const SmoothingOptions& options, Pla
   for (const Site& site : session.sites()) {
     const auto layer = static_cast<std::size_t>(site.layer);
     const Vector<double> scale =
-        smoothing_scale(maxima[layer][static_cast<std::size_t>(site.kind)],
-                        session.weight(site.layer, key_linear(site.kind)), *options.alpha);
+        smoothing_scale(maxima[layer][site.kind], session.weight(site.layer, key_linear(site.kind)),
+                        *options.alpha);
     SitePlan& planned = plan.layers[layer][site.kind];
     const bool grouped = config.heads != config.kv_heads;
     if (site.kind != SiteKind::attn_out) {

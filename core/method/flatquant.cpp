@@ -22,8 +22,6 @@ namespace {
 
 constexpr double kSmallestMaximum = 1e-5;
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-
 // 32 steps of 4 sequences an epoch; 8 more sequences judge.
 LearningSchedule paper_schedule() {
   return {.preset = "paper",
@@ -87,7 +85,7 @@ class FlatQuant final : public MethodBase<FlatQuant> {
     if (!scale_alpha_) return block;
     for (const Site& site : session.sites()) {
       if (site.layer != layer || site.kind == SiteKind::attn_out) continue;
-      block.scale[at(site.kind)] = first_scale(session, site);
+      block.scale[site.kind] = first_scale(session, site);
     }
     return block;
   }
@@ -95,7 +93,7 @@ class FlatQuant final : public MethodBase<FlatQuant> {
   template <class S>
   Vector<double> first_scale(CalibrationSession<S>& session, const Site& site) const {
     const auto layer = static_cast<std::size_t>(site.layer);
-    const Vector<double>& activations = session.channel_maxima()[layer][at(site.kind)];
+    const Vector<double>& activations = session.channel_maxima()[layer][site.kind];
     Vector<double> weights = Vector<double>::Constant(activations.size(), kSmallestMaximum);
     for (const Linear linear : linears_of(site.kind)) {
       const Vector<double> own = session.weight(site.layer, linear)
@@ -121,7 +119,7 @@ class FlatQuant final : public MethodBase<FlatQuant> {
       SitePlan& here = planned[site.kind];
       here.folded = folded(block, config, site.kind);
       here.online = block.online(site.kind, config.head_width);
-      here.clips = parameters.activation_clips[at(site.kind)];
+      here.clips = parameters.activation_clips[site.kind];
     }
     planned.query_key = parameters.query_key;
     planned.weight_clips = parameters.weight_clips;
@@ -136,7 +134,7 @@ class FlatQuant final : public MethodBase<FlatQuant> {
       return values;
     }
     Transform<double> scale(config.site_width(kind));
-    scale.append(Scale<double>{block.scale[at(kind)]});
+    scale.append(Scale<double>{block.scale[kind]});
     return scale;
   }
 

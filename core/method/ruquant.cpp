@@ -167,8 +167,7 @@ SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession
     }
     if (direction.size() == 0) return;
     if (directions != nullptr) {
-      (*directions)[static_cast<std::size_t>(site.layer)][static_cast<std::size_t>(site.kind)] =
-          direction;
+      (*directions)[static_cast<std::size_t>(site.layer)][site.kind] = direction;
     }
     online.append(Reflection<double>{direction / std::max(direction.norm(), 1e-12)});
   };

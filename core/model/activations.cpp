@@ -152,8 +152,7 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
     captured.site = site;
     captured.calibration = calibration.at(to_string(site));
     captured.test = spaced_rows(stacked(rows.at(to_string(site))), options.test_tokens);
-    captured.maxima = session.channel_maxima()[static_cast<std::size_t>(site.layer)]
-                                              [static_cast<std::size_t>(site.kind)];
+    captured.maxima = session.channel_maxima()[static_cast<std::size_t>(site.layer)][site.kind];
     if (has_norm(site.kind)) captured.norm_gain = session.norm_gain(site.layer, site.kind);
     for (const Linear linear : linears_of(site.kind)) {
       captured.weights[linear] = session.weight(site.layer, linear);
@@ -211,8 +210,7 @@ ActivationSet load_activations(const std::filesystem::path& path) {
 DumpSession::DumpSession(const ActivationSet& set)
     : set_(set), maxima_(static_cast<std::size_t>(set.config.layers)) {
   for (const SiteActivations& site : set.sites) {
-    maxima_.at(static_cast<std::size_t>(
-        site.site.layer))[static_cast<std::size_t>(site.site.kind)] = site.maxima;
+    maxima_.at(static_cast<std::size_t>(site.site.layer))[site.site.kind] = site.maxima;
   }
 }
 

@@ -9,11 +9,7 @@
 #include "ruquant/quant/code_levels.hpp"
 
 namespace ruq {
-namespace {
-
-bool is_linear_site(SiteKind kind) { return !linears_of(kind).empty(); }
-
-}  // namespace
+namespace {}  // namespace
 
 template <class S>
 const Model<S>& CalibrationSession<S>::model() const {
@@ -111,12 +107,12 @@ const ChannelMaxima& ModelSession<S>::channel_maxima() {
   ChannelMaxima maxima(static_cast<std::size_t>(config.layers));
   for (auto& layer : maxima) {
     for (const SiteKind kind : kLinearSites) {
-      layer[static_cast<std::size_t>(kind)] = Vector<double>::Zero(config.site_width(kind));
+      layer[kind] = Vector<double>::Zero(config.site_width(kind));
     }
   }
   const SiteHook<S> track = [&](const Site& site, Matrix<S>& tensor) {
     if (!is_linear_site(site.kind)) return;
-    auto& seen = maxima[static_cast<std::size_t>(site.layer)][static_cast<std::size_t>(site.kind)];
+    auto& seen = maxima[static_cast<std::size_t>(site.layer)][site.kind];
     seen =
         seen.cwiseMax(tensor.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>());
   };

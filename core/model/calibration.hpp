@@ -28,7 +28,7 @@ using SiteVisitor = std::function<void(const Site& site, const Matrix<S>& tensor
 
 /// The largest |activation| of every channel at the four linear sites, on the float stream, before
 /// any transform: [layer][site] → vector of the site's width.
-using ChannelMaxima = std::vector<std::array<Vector<double>, kLinearSites.size()>>;
+using ChannelMaxima = std::vector<PerSite<Vector<double>>>;
 
 /// Sequences that a method learns from, and those on which it is judged.
 struct LearningWindows {

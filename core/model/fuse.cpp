@@ -81,8 +81,7 @@ template <class S>
 RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index layer,
                            Linear linear, const Matrix<double>* hessian, LayerWeights<S>& weights) {
   Matrix<S>& weight = weights[linear].weight;
-  const auto& planned = plan.layers.at(static_cast<std::size_t>(layer))
-                            .weight_clips[static_cast<std::size_t>(linear)];
+  const auto& planned = plan.layers.at(static_cast<std::size_t>(layer)).weight_clips[linear];
   RowClips<S> clips;
   if (planned) clips = {planned->low.template cast<S>(), planned->high.template cast<S>()};
   const auto start = std::chrono::steady_clock::now();
@@ -190,10 +189,9 @@ SiteHook<S> runtime_hook(const Plan& plan, const ModelConfig& config) {
   for (const LayerPlan& planned : plan.layers) {
     Layer layer;
     for (const SiteKind kind : kLinearSites) {
-      const auto at = static_cast<std::size_t>(kind);
-      layer.online[at] = planned[kind].online.template cast<S>();
-      layer.clips[at] = planned[kind].clips;
-      layer.levels[at] = planned[kind].levels;
+      layer.online[kind] = planned[kind].online.template cast<S>();
+      layer.clips[kind] = planned[kind].clips;
+      layer.levels[kind] = planned[kind].levels;
     }
     layer.query = planned.query_key.template cast<S>();
     layer.key = planned.query_key.inverse_transpose().template cast<S>();
@@ -222,9 +220,8 @@ SiteHook<S> runtime_hook(const Plan& plan, const ModelConfig& config) {
       case SiteKind::values:
         return per_head(tensor, Transform<S>(), quant.values);
       default:
-        const auto at = static_cast<std::size_t>(site.kind);
-        layer.online[at].apply(tensor);
-        fake_quantize(tensor, quant.of(site.kind), layer.clips[at], layer.levels[at]);
+        layer.online[site.kind].apply(tensor);
+        fake_quantize(tensor, quant.of(site.kind), layer.clips[site.kind], layer.levels[site.kind]);
     }
   };
 }

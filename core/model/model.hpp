@@ -69,12 +69,10 @@ struct LayerWeights {
   Vector<S> mlp_norm;   ///< post_attention_layernorm gain [h]
   Vector<S> q_norm;     ///< [e] or empty
   Vector<S> k_norm;     ///< [e] or empty
-  std::array<LinearWeights<S>, kLinears.size()> linears;
+  PerLinear<LinearWeights<S>> linears;
 
-  LinearWeights<S>& operator[](Linear linear) { return linears[static_cast<std::size_t>(linear)]; }
-  const LinearWeights<S>& operator[](Linear linear) const {
-    return linears[static_cast<std::size_t>(linear)];
-  }
+  LinearWeights<S>& operator[](Linear linear) { return linears[linear]; }
+  const LinearWeights<S>& operator[](Linear linear) const { return linears[linear]; }
 };
 
 template <class S>

@@ -182,7 +182,7 @@ void read_fitted(const TensorReader& file, const std::string& group, SitePlan& s
 
 void write_weight_clips(TensorWriter& file, const std::string& group, const LayerPlan& layer) {
   for (const Linear linear : kLinears) {
-    const auto& clips = layer.weight_clips[static_cast<std::size_t>(linear)];
+    const auto& clips = layer.weight_clips[linear];
     if (!clips) continue;
     const std::string name = fmt::format("{}/weight_clips/{}", group, to_string(linear));
     file.write(name + "/low", clips->low);
@@ -194,8 +194,8 @@ void read_weight_clips(const TensorReader& file, const std::string& group, Layer
   for (const Linear linear : kLinears) {
     const std::string name = fmt::format("{}/weight_clips/{}", group, to_string(linear));
     if (!file.has(name)) continue;
-    layer.weight_clips[static_cast<std::size_t>(linear)] = {file.vector<double>(name + "/low"),
-                                                            file.vector<double>(name + "/high")};
+    layer.weight_clips[linear] = {file.vector<double>(name + "/low"),
+                                  file.vector<double>(name + "/high")};
   }
 }
 

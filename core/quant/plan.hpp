@@ -71,8 +71,8 @@ struct LayerPlan {
   Transform<double> query_key;  ///< of width head_width, or a Hadamard step of an order dividing it
   PerLinear<std::optional<RowClips<double>>> weight_clips;  ///< [out] each, learned
 
-  SitePlan& operator[](SiteKind kind) { return sites[static_cast<std::size_t>(kind)]; }
-  const SitePlan& operator[](SiteKind kind) const { return sites[static_cast<std::size_t>(kind)]; }
+  SitePlan& operator[](SiteKind kind) { return sites[kind]; }
+  const SitePlan& operator[](SiteKind kind) const { return sites[kind]; }
 };
 
 /// What an optimization did: with which loss, from where to where.

@@ -46,6 +46,8 @@ std::vector<Linear> linears_of(SiteKind kind) {
   }
 }
 
+bool is_linear_site(SiteKind kind) { return !linears_of(kind).empty(); }
+
 bool has_norm(SiteKind kind) { return kind == SiteKind::attn_in || kind == SiteKind::mlp_in; }
 
 SiteKind input_site(Linear linear) {

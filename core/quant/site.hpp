@@ -19,11 +19,23 @@ inline constexpr std::array kLinears = {Linear::q_proj,   Linear::k_proj,    Lin
                                         Linear::o_proj,   Linear::gate_proj, Linear::up_proj,
                                         Linear::down_proj};
 
-/// One entry for each of kLinearSites, or of kLinears, by the value of the enum.
+inline constexpr std::size_t kSiteKinds = 7;
+
+/// An array with the values of an enum for indices.
+template <class Key, class T, std::size_t N>
+struct Keyed : std::array<T, N> {
+  using std::array<T, N>::operator[];
+  T& operator[](Key key) { return (*this)[static_cast<std::size_t>(key)]; }
+  const T& operator[](Key key) const { return (*this)[static_cast<std::size_t>(key)]; }
+};
+
+/// One entry for each of kLinearSites, of all kinds of site, or of kLinears.
 template <class T>
-using PerSite = std::array<T, kLinearSites.size()>;
+using PerSite = Keyed<SiteKind, T, kLinearSites.size()>;
 template <class T>
-using PerLinear = std::array<T, kLinears.size()>;
+using PerKind = Keyed<SiteKind, T, kSiteKinds>;
+template <class T>
+using PerLinear = Keyed<Linear, T, kLinears.size()>;
 
 struct Site {
   Index layer = 0;
@@ -40,6 +52,8 @@ std::string to_string(const Site& site);      ///< "layers.3.attn_in"
 /// Empty for queries, keys and values.
 std::vector<Linear> linears_of(SiteKind kind);
 SiteKind input_site(Linear linear);
+/// Whether the tensor feeds linears: one of kLinearSites.
+bool is_linear_site(SiteKind kind);
 /// Whether a norm produces the tensor: attn_in and mlp_in.
 bool has_norm(SiteKind kind);
 

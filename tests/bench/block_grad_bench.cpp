@@ -51,7 +51,7 @@ PerSite<Transform<double>> fixed_maps(const ModelConfig& config, Stream stream) 
       return BlockDiagonal<double>{{{map, {}}},
                                    std::vector<Index>(static_cast<std::size_t>(width / kBlock), 0)};
     };
-    Transform<double>& maps = fixed[static_cast<std::size_t>(kind)];
+    Transform<double>& maps = fixed[kind];
     maps.append(blocks());
     maps.append(Permutation{stream.permutation(width)});
     maps.append(blocks());
@@ -63,7 +63,7 @@ BlockParameters reflections(const ModelConfig& config, Stream stream) {
   BlockParameters parameters;
   for (const SiteKind kind : kLinearSites) {
     const Vector<double> v = stream.normal(config.site_width(kind), 1).col(0).normalized();
-    parameters.online[static_cast<std::size_t>(kind)].append(Reflection<double>{v});
+    parameters.online[kind].append(Reflection<double>{v});
   }
   parameters.query_key.append(HadamardStep{64});
   return parameters;

@@ -4,10 +4,11 @@
 //   ruq_construction_bench OUT.json [widths 576,1024,...]
 //
 // OUT.json: {"format": "ruquant-construction", "format_version": 1, "machine": {processor, math,
-// gflops}, "tokens", "block_size", "rows": [{method, width, seconds: [each repetition], flops,
-// floor_seconds}]}. `flops` counts the products that the method cannot do without: every step of a
-// block map moves all calibration tokens once; 0 where there is no such count. The floor is flops
-// over the rate of a product of that shape, measured a moment before.
+// threads}, "tokens", "block_size", "rows": [{method, width, seconds: [each repetition], flops,
+// bytes, floor_seconds}]}. What a method cannot do without: DuQuant multiplies all calibration
+// tokens by a block map at every step (flops); RUQuant, whose steps are reflections and turns of
+// pairs, reads and writes them at every step, the others once or not at all (bytes). The floor is
+// the time of such a product or of a copy of the tokens, the larger, measured a moment before.
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -30,7 +31,7 @@ using Json = nlohmann::ordered_json;
 constexpr Index kTokens = 512;
 constexpr Index kBlock = 64;
 constexpr Index kOutputs = 64;  // rows of the weight; few, for it is the activations that cost
-constexpr int kRepetitions = 3;
+constexpr int kRepetitions = 5;
 
 double seconds_of(const std::function<void()>& body) {
   const auto begin = std::chrono::steady_clock::now();
@@ -64,30 +65,38 @@ ActivationSet one_site(Index width) {
 struct Subject {
   std::string method;
   std::vector<std::pair<std::string, std::string>> options;
-  double steps;  ///< passes of a block map over all tokens
+  double products;  ///< of all tokens with a block map
+  double passes;    ///< over all tokens
 };
 
 std::vector<Subject> subjects() {
   const std::string block = std::to_string(kBlock);
-  return {{"smoothquant", {}, 0},
-          {"quarot", {}, 0},
-          {"singlequant", {}, 0},
-          {"duquant", {{"block_size", block}, {"search_steps", "64"}}, 2 * 64},
-          {"ruquant", {{"block_size", block}}, 2 * 16}};
+  return {{"smoothquant", {}, 0, 0},
+          {"quarot", {}, 0, 0},
+          {"singlequant", {}, 0, 1},
+          {"duquant", {{"block_size", block}, {"search_steps", "64"}}, 2 * 64, 2 * 64},
+          {"ruquant", {{"block_size", block}}, 0, 2 * 16}};
 }
 
-// Floating-point operations a second of a block map's product.
-double block_product_rate(Index width) {
-  const Matrix<double> x = Matrix<double>::Ones(kTokens * width / kBlock, kBlock);
-  const Matrix<double> map = Matrix<double>::Ones(kBlock, kBlock);
+double best_of(const std::function<void()>& body) {
   double best = 1e300;
-  for (int i = 0; i < kRepetitions; ++i) {
-    best = std::min(best, seconds_of([&] { product<double>(x, map); }));
-  }
-  return 2.0 * static_cast<double>(x.size()) * kBlock / best;
+  for (int i = 0; i < kRepetitions; ++i) best = std::min(best, seconds_of(body));
+  return best;
 }
 
-Json measure(const Subject& subject, const ActivationSet& set, double rate) {
+// Seconds of one product with a block map, and of one pass, over all tokens.
+struct Floor {
+  double product, pass;
+};
+
+Floor measured_floor(Index width) {
+  const Matrix<float> x = Matrix<float>::Ones(kTokens * width / kBlock, kBlock);
+  const Matrix<float> map = Matrix<float>::Ones(kBlock, kBlock);
+  Matrix<float> y = x;
+  return {best_of([&] { product_into<float>(x, map, y); }), best_of([&] { y.noalias() = x; })};
+}
+
+Json measure(const Subject& subject, const ActivationSet& set, Floor floor) {
   const auto method = make_method(subject.method);
   Fields fields;
   method->bind(fields);
@@ -95,28 +104,30 @@ Json measure(const Subject& subject, const ActivationSet& set, double rate) {
   QuantSettings quant;
   quant.set_widths(bit_widths("W4A4-Q16K16V16"));
   std::vector<double> taken;
-  for (int i = 0; i < kRepetitions; ++i) {
+  for (int i = 0; i <= kRepetitions; ++i) {  // the first warms up
     DumpSession session(set);
     taken.push_back(seconds_of([&] { method->plan(session, quant, Stream(1, "plan")); }));
   }
+  taken.erase(taken.begin());
   const Index width = set.config.mlp_width;
-  const double flops = subject.steps * 2 * static_cast<double>(kTokens * width * kBlock);
-  return {{"method", subject.method},
-          {"width", width},
-          {"seconds", taken},
-          {"flops", flops},
-          {"floor_seconds", flops / rate}};
+  const auto entries = static_cast<double>(kTokens * width);
+  return {
+      {"method", subject.method},
+      {"width", width},
+      {"seconds", taken},
+      {"flops", subject.products * 2 * entries * kBlock},
+      {"bytes", subject.passes * 2 * entries * sizeof(float)},
+      {"floor_seconds", std::max(subject.products * floor.product, subject.passes * floor.pass)}};
 }
 
 void run(const std::string& out, std::vector<Index> widths) {
   set_threads(1);
   Json rows = Json::array();
-  double rate = 0;
   for (const Index width : widths) {
     const ActivationSet set = one_site(width);
-    rate = block_product_rate(width);
+    const Floor floor_here = measured_floor(width);
     for (const Subject& subject : subjects()) {
-      rows.push_back(measure(subject, set, rate));
+      rows.push_back(measure(subject, set, floor_here));
       const Json& row = rows.back();
       const double best = *std::min_element(row["seconds"].begin(), row["seconds"].end());
       const double floor = row["floor_seconds"];
@@ -125,16 +136,14 @@ void run(const std::string& out, std::vector<Index> widths) {
       std::cout << "\n" << std::flush;
     }
   }
-  const Json json = {{"format", "ruquant-construction"},
-                     {"format_version", 1},
-                     {"machine",
-                      {{"processor", processor_name()},
-                       {"math", math_backend()},
-                       {"threads", threads()},
-                       {"gflops", rate * 1e-9}}},
-                     {"tokens", kTokens},
-                     {"block_size", kBlock},
-                     {"rows", std::move(rows)}};
+  const Json json = {
+      {"format", "ruquant-construction"},
+      {"format_version", 1},
+      {"machine",
+       {{"processor", processor_name()}, {"math", math_backend()}, {"threads", threads()}}},
+      {"tokens", kTokens},
+      {"block_size", kBlock},
+      {"rows", std::move(rows)}};
   std::ofstream file(out);
   file << json.dump(1) << "\n";
   file.close();

@@ -74,7 +74,7 @@ inline Model<double> layer_model(const OracleCase& c) {
 inline ChannelMaxima layer_maxima(const OracleCase& c) {
   ChannelMaxima maxima(1);
   for (const SiteKind kind : kLinearSites) {
-    maxima[0][static_cast<std::size_t>(kind)] = c.vector("act_max_" + group_name(kind));
+    maxima[0][kind] = c.vector("act_max_" + group_name(kind));
   }
   return maxima;
 }

@@ -24,9 +24,6 @@ namespace {
 constexpr Index kLength = 3;
 constexpr Index kRows = 2 * kLength;
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
-
 SquareMap<double> with_dual(const Matrix<double>& map) { return {map, map.inverse().transpose()}; }
 
 BlockDiagonal<double> one_map(const Matrix<double>& map) { return {{with_dual(map)}, {0}}; }
@@ -41,7 +38,7 @@ struct Numbers {
         query_key(near_identity(config.head_width, "query key")),
         values(near_identity(config.head_width, "values")) {
     for (const SiteKind kind : kLinearSites) {
-      directions[at(kind)] = gaussian(config.site_width(kind), 1, "v " + to_string(kind)).col(0);
+      directions[kind] = gaussian(config.site_width(kind), 1, "v " + to_string(kind)).col(0);
     }
     heads = config.heads;
     width = config.width;
@@ -52,13 +49,13 @@ struct Numbers {
 
   BlockParameters build() const {
     BlockParameters p;
-    p.online[at(SiteKind::attn_in)].append(Scale<double>{scale});
-    p.online[at(SiteKind::attn_out)].append(BlockDiagonal<double>{
+    p.online[SiteKind::attn_in].append(Scale<double>{scale});
+    p.online[SiteKind::attn_out].append(BlockDiagonal<double>{
         {with_dual(head_maps)}, std::vector<Index>(static_cast<std::size_t>(heads), 0)});
-    p.online[at(SiteKind::mlp_in)].append(
+    p.online[SiteKind::mlp_in].append(
         Kronecker<double>{with_dual(left), with_dual(right), 2, width / 2});
     for (const SiteKind kind : kLinearSites) {
-      p.online[at(kind)].append(Reflection<double>{directions[at(kind)].normalized()});
+      p.online[kind].append(Reflection<double>{directions[kind].normalized()});
     }
     p.query_key.append(one_map(query_key));
     p.values.append(one_map(values));
@@ -77,8 +74,8 @@ PerSite<Transform<double>> fixed_parts(const ModelConfig& config) {
   for (const SiteKind kind : {SiteKind::attn_in, SiteKind::mlp_in, SiteKind::mlp_out}) {
     const Index width = config.site_width(kind);
     const Vector<double> factor = 1 + 0.2 * gaussian(width, 1, "fixed").col(0).array();
-    fixed[at(kind)].append(Scale<double>{factor});
-    fixed[at(kind)].append(Permutation{Stream(1, "fixed").permutation(width)});
+    fixed[kind].append(Scale<double>{factor});
+    fixed[kind].append(Permutation{Stream(1, "fixed").permutation(width)});
   }
   return fixed;
 }
@@ -88,7 +85,7 @@ Plan as_plan(const PerSite<Transform<double>>& fixed, const BlockParameters& par
              const QuantSettings& quant) {
   Plan plan = Plan::identity("test", 1, quant);
   for (const SiteKind kind : kLinearSites) {
-    plan.layers[0][kind].online = fixed[at(kind)].then(parameters.online[at(kind)]);
+    plan.layers[0][kind].online = fixed[kind].then(parameters.online[kind]);
   }
   plan.layers[0].query_key = parameters.query_key;
   return plan;
@@ -217,12 +214,12 @@ TEST_CASE("derivatives of a smooth block by its input and weights, by difference
     const auto loss_of_weights = [&] { return p.loss_of_weights(); };
     for (const Linear linear : kLinears) {
       INFO(to_string(linear));
-      check_gradient_of_rows(loss_of_weights, p.layer[linear].weight, g.weights[at(linear)], {0, 7},
+      check_gradient_of_rows(loss_of_weights, p.layer[linear].weight, g.weights[linear], {0, 7},
                              1e-6);
     }
     for (const SiteKind kind : kLinearSites) {
-      const Vector<double>& omega = p.numbers.directions[at(kind)];
-      CHECK(of_direction(omega, g.online[at(kind)].back().vector).norm() < 1e-10 * p.dx.norm());
+      const Vector<double>& omega = p.numbers.directions[kind];
+      CHECK(of_direction(omega, g.online[kind].back().vector).norm() < 1e-10 * p.dx.norm());
     }
   }
 }
@@ -238,13 +235,13 @@ class FrozenBlock {
     LayerWeights<double> weights = p_.layer;
     for (const Linear linear : kLinears) {
       Matrix<double>& weight = weights[linear].weight;
-      const std::size_t site = at(input_site(linear));
+      const SiteKind site = input_site(linear);
       p_.fixed[site].apply_dual(weight);
       if (linear == Linear::o_proj) repeated_values(p_.config.heads).apply_dual(weight);
       parameters.online[site].apply_dual(weight);
       if (linear == Linear::v_proj) map_values(weights[linear]);
-      const auto& clips = parameters.weight_clips[at(linear)];
-      round(weight_roundings_[at(linear)], p_.quant.weight, clips ? &*clips : nullptr, weight);
+      const auto& clips = parameters.weight_clips[linear];
+      round(weight_roundings_[linear], p_.quant.weight, clips ? &*clips : nullptr, weight);
     }
     const SiteHook<double> hook = [&](const Site& site, Matrix<double>& tensor) {
       visit(parameters, site.kind, tensor);
@@ -277,11 +274,11 @@ class FrozenBlock {
     values.bias = bias.transpose();
   }
   void visit(const BlockParameters& parameters, SiteKind kind, Matrix<double>& tensor) {
-    Rounding& rounding = roundings_[at(kind)];
+    Rounding& rounding = roundings_[kind];
     if (!linears_of(kind).empty()) {
-      p_.fixed[at(kind)].then(parameters.online[at(kind)]).apply(tensor);
+      p_.fixed[kind].then(parameters.online[kind]).apply(tensor);
       RowClips<double> clips;
-      const auto& pair = parameters.activation_clips[at(kind)];
+      const auto& pair = parameters.activation_clips[kind];
       if (pair) {
         clips = {Vector<double>::Constant(tensor.rows(), pair->low),
                  Vector<double>::Constant(tensor.rows(), pair->high)};
@@ -298,7 +295,7 @@ class FrozenBlock {
   }
 
   const Problem& p_;
-  std::array<Rounding, BlockRecord<double>::kSites> roundings_;
+  PerKind<Rounding> roundings_;
   PerLinear<Rounding> weight_roundings_;
 };
 
@@ -319,9 +316,7 @@ TEST_CASE("derivatives of a rounded block by all that is trained, by differences
     CHECK(frozen.loss() == doctest::Approx(p.loss()).epsilon(1e-11));
     const auto loss = [&] { return frozen.loss(); };
     check_gradient_of_rows(loss, p.x, p.dx, {0, 1, kRows - 1}, 1e-6);
-    const auto online = [&](SiteKind kind) -> const TransformGradient& {
-      return g.online[at(kind)];
-    };
+    const auto online = [&](SiteKind kind) -> const TransformGradient& { return g.online[kind]; };
     check_gradient(loss, p.numbers.scale, online(SiteKind::attn_in)[0].vector, 1e-6);
     check_gradient(loss, p.numbers.head_maps, online(SiteKind::attn_out)[0].maps[0], 1e-6);
     check_gradient(loss, p.numbers.left, online(SiteKind::mlp_in)[0].maps[0], 1e-6);
@@ -331,11 +326,11 @@ TEST_CASE("derivatives of a rounded block by all that is trained, by differences
     check_gradient(loss, p.numbers.values, g.values[0].maps[0], 1e-6);
     for (const SiteKind kind : kLinearSites) {
       INFO(to_string(kind));
-      check_direction(loss, p.numbers.directions[at(kind)], online(kind).back());
+      check_direction(loss, p.numbers.directions[kind], online(kind).back());
     }
     for (const Linear linear : kLinears) {
       INFO(to_string(linear));
-      check_gradient_of_rows(loss, p.layer[linear].weight, g.weights[at(linear)], {0, 7}, 1e-6);
+      check_gradient_of_rows(loss, p.layer[linear].weight, g.weights[linear], {0, 7}, 1e-6);
     }
   }
 }
@@ -346,10 +341,10 @@ TEST_CASE("derivatives by the clip factors of activations and weights, by differ
     Problem p(shape, "W4A4-Q4K4V4");
     p.quant.weight.symmetric = true;
     p.block = BlockGrad<double>(p.config, p.layer, p.fixed, p.quant);
-    for (const SiteKind kind : kLinearSites) p.activation_clips[at(kind)] = ClipPair{0.75, 0.7};
+    for (const SiteKind kind : kLinearSites) p.activation_clips[kind] = ClipPair{0.75, 0.7};
     for (const Linear linear : kLinears) {
       const Index rows = p.config.out_width(linear);
-      p.weight_clips[at(linear)] =
+      p.weight_clips[linear] =
           RowClips<double>{0.7 + 0.05 * gaussian(rows, 1, "low").col(0).array(),
                            0.75 + 0.05 * gaussian(rows, 1, "high").col(0).array()};
     }
@@ -359,16 +354,16 @@ TEST_CASE("derivatives by the clip factors of activations and weights, by differ
     const auto loss = [&] { return frozen.loss(); };
     for (const SiteKind kind : kLinearSites) {
       INFO(to_string(kind));
-      ClipPair& clips = *p.activation_clips[at(kind)];
-      const ClipPair& slope = g.activation_clips[at(kind)];
+      ClipPair& clips = *p.activation_clips[kind];
+      const ClipPair& slope = g.activation_clips[kind];
       CHECK(difference(loss, clips.low) == doctest::Approx(slope.low).epsilon(1e-5));
       CHECK(difference(loss, clips.high) == doctest::Approx(slope.high).epsilon(1e-5));
     }
     for (const Linear linear : kLinears) {
       INFO(to_string(linear));
-      RowClips<double>& clips = *p.weight_clips[at(linear)];
-      check_gradient(loss, clips.low, g.weight_clips[at(linear)].low, 1e-6);
-      check_gradient(loss, clips.high, g.weight_clips[at(linear)].high, 1e-6);
+      RowClips<double>& clips = *p.weight_clips[linear];
+      check_gradient(loss, clips.low, g.weight_clips[linear].low, 1e-6);
+      check_gradient(loss, clips.high, g.weight_clips[linear].high, 1e-6);
     }
   }
 }
@@ -378,7 +373,7 @@ struct GivenWeights {
   explicit GivenWeights(Problem& problem) : p(problem) {
     p.block.install(p.parameters());
     layer = p.block.weights();
-    for (const Linear linear : kLinears) weights[at(linear)] = layer[linear].weight;
+    for (const Linear linear : kLinears) weights[linear] = layer[linear].weight;
   }
   double loss_of_weights() {
     p.block.set_weights(weights);
@@ -404,7 +399,7 @@ TEST_CASE("weights put in force: the same forward, and derivatives by them and t
     CHECK(given.loss_of_weights() == installed);
     for (Matrix<double>& weight : given.weights) weight *= 1.1;  // on no grid
     given.loss_of_weights();
-    CHECK(p.block.weights()[Linear::up_proj].weight == given.weights[at(Linear::up_proj)]);
+    CHECK(p.block.weights()[Linear::up_proj].weight == given.weights[Linear::up_proj]);
     BlockRecord<double> record;
     p.block.forward(p.x, kLength, &record);
     p.block.backward(record, p.upstream);
@@ -413,15 +408,15 @@ TEST_CASE("weights put in force: the same forward, and derivatives by them and t
     const auto loss = [&] { return given.loss_of_weights(); };
     for (const Linear linear : kLinears) {
       INFO(to_string(linear));
-      check_gradient_of_rows(loss, given.weights[at(linear)], slopes[at(linear)], {0, 7}, 1e-6);
-      given.layer[linear].weight = given.weights[at(linear)];
-      CHECK(biases[at(linear)].size() == given.layer[linear].bias.size());
+      check_gradient_of_rows(loss, given.weights[linear], slopes[linear], {0, 7}, 1e-6);
+      given.layer[linear].weight = given.weights[linear];
+      CHECK(biases[linear].size() == given.layer[linear].bias.size());
     }
     const auto loss_of_layer = [&] { return given.loss_of_layer(); };
     for (const Linear linear : kLinears) {
-      if (biases[at(linear)].size() == 0) continue;
+      if (biases[linear].size() == 0) continue;
       INFO(to_string(linear));
-      check_gradient(loss_of_layer, given.layer[linear].bias, biases[at(linear)], 1e-6);
+      check_gradient(loss_of_layer, given.layer[linear].bias, biases[linear], 1e-6);
     }
     for (const Matrix<double>& weight : p.block.take_weight_gradients()) CHECK(weight.norm() == 0);
   }
@@ -430,7 +425,7 @@ TEST_CASE("weights put in force: the same forward, and derivatives by them and t
 TEST_CASE("a weight that does not fit is named") {
   Problem p("grouped", "W4A4-Q4K4V4");
   GivenWeights given(p);
-  given.weights[at(Linear::up_proj)].conservativeResize(3, Eigen::NoChange);
+  given.weights[Linear::up_proj].conservativeResize(3, Eigen::NoChange);
   check_error([&] { p.block.set_weights(given.weights); }, {"up_proj", "[3, "});
 }
 
@@ -453,11 +448,11 @@ TEST_CASE("gradients do not depend on the number of threads") {
   const BlockGradients three = gradients(3);
   CHECK(p.dx == dx);
   for (const Linear linear : kLinears) {
-    CHECK(three.weights[at(linear)] == one.weights[at(linear)]);
+    CHECK(three.weights[linear] == one.weights[linear]);
   }
   CHECK(three.query_key[0].maps[0] == one.query_key[0].maps[0]);
   for (const SiteKind kind : kLinearSites) {
-    CHECK(three.online[at(kind)].back().vector == one.online[at(kind)].back().vector);
+    CHECK(three.online[kind].back().vector == one.online[kind].back().vector);
   }
 }
 
@@ -473,7 +468,7 @@ TEST_CASE("sums grow over windows and are cleared when taken") {
   }
   const BlockGradients one_by_one = p.block.take_gradients(true);
   for (const Linear linear : kLinears) {
-    CHECK(relative_error(one_by_one.weights[at(linear)], both.weights[at(linear)]) < 1e-12);
+    CHECK(relative_error(one_by_one.weights[linear], both.weights[linear]) < 1e-12);
   }
   const BlockGradients empty = p.block.take_gradients(true);
   CHECK(empty.weights[0].norm() == 0);
@@ -500,7 +495,7 @@ TEST_CASE("float gradients agree with double") {
   const BlockGradients a = wide.take_gradients(true);
   const BlockGradients b = narrow.take_gradients(true);
   for (const Linear linear : kLinears) {
-    CHECK(relative_error(b.weights[at(linear)], a.weights[at(linear)]) < 1e-4);
+    CHECK(relative_error(b.weights[linear], a.weights[linear]) < 1e-4);
   }
 }
 

@@ -12,8 +12,6 @@
 namespace ruq::test {
 namespace {
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-
 SvdFactor some_factor(Index n) {
   return {gaussian(n, n, "u"), gaussian(n, n, "v"), 1 + 0.2 * gaussian(n, 1, "s").col(0).array()};
 }
@@ -48,16 +46,15 @@ BlockGradients random_gradients(const BlockParameters& p) {
     }
   };
   for (const SiteKind kind : kLinearSites) {
-    fill(g.online[at(kind)] = zero_gradient(p.online[at(kind)]), to_string(kind));
-    g.activation_clips[at(kind)] = {1.5, -0.5};
+    fill(g.online[kind] = zero_gradient(p.online[kind]), to_string(kind));
+    g.activation_clips[kind] = {1.5, -0.5};
   }
   fill(g.values = zero_gradient(p.values), "values");
   fill(g.query_key = zero_gradient(p.query_key), "query key");
   for (const Linear linear : kLinears) {
-    const auto& clips = p.weight_clips[static_cast<std::size_t>(linear)];
-    g.weight_clips[static_cast<std::size_t>(linear)] = {
-        gaussian(clips->low.size(), 1, "low").col(0),
-        gaussian(clips->low.size(), 1, "high").col(0)};
+    const auto& clips = p.weight_clips[linear];
+    g.weight_clips[linear] = {gaussian(clips->low.size(), 1, "low").col(0),
+                              gaussian(clips->low.size(), 1, "high").col(0)};
   }
   return g;
 }
@@ -83,10 +80,9 @@ double paired(const Transform<double>& transform, const TransformGradient& gradi
 double paired(const BlockParameters& p, const BlockGradients& g) {
   double sum = paired(p.values, g.values) + paired(p.query_key, g.query_key);
   for (const SiteKind kind : kLinearSites) {
-    const ClipPair& slope = g.activation_clips[at(kind)];
-    const ClipPair& clips = *p.activation_clips[at(kind)];
-    sum += paired(p.online[at(kind)], g.online[at(kind)]) + clips.low * slope.low +
-           clips.high * slope.high;
+    const ClipPair& slope = g.activation_clips[kind];
+    const ClipPair& clips = *p.activation_clips[kind];
+    sum += paired(p.online[kind], g.online[kind]) + clips.low * slope.low + clips.high * slope.high;
   }
   for (std::size_t i = 0; i < kLinears.size(); ++i) {
     sum += p.weight_clips[i]->low.dot(g.weight_clips[i].low) +

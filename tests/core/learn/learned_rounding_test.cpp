@@ -87,7 +87,7 @@ TEST_CASE("learned factors of weight rows set the ends that the start sees") {
       Plan plan = plan_for(config, rounding, "W3A16-Q16K16V16");
       plan.quant.weight.rule = rule;
       plan.quant.rounding_options.learning.epochs = 0;
-      plan.layers[0].weight_clips[static_cast<std::size_t>(Linear::q_proj)] = clips;
+      plan.layers[0].weight_clips[Linear::q_proj] = clips;
       const Matrix<double> found = rounded(config, plan).model.layers[0][Linear::q_proj].weight;
       const RoundingInputs<double> inputs{weight, plan.quant.weight, nullptr,
                                           plan.quant.rounding_options, &clips};

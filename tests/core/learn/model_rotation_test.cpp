@@ -22,7 +22,6 @@ namespace {
 
 constexpr Index kLength = 4;
 
-std::size_t at(Linear linear) { return static_cast<std::size_t>(linear); }
 std::size_t at(Index layer) { return static_cast<std::size_t>(layer); }
 
 Transform<double> rotation(Index width, const std::string& name) {
@@ -178,14 +177,14 @@ class FrozenModel {
       if (w[linear].bias.size() > 0) w[linear].bias = r1.transpose() * w[linear].bias;
     }
     for (const Linear linear : kLinears) {
-      round(weights_[at(l)][at(linear)], p_.setup.quant.weight, w[linear].weight);
+      round(weights_[at(l)][linear], p_.setup.quant.weight, w[linear].weight);
     }
     w.attn_norm.setOnes();
     w.mlp_norm.setOnes();
     return w;
   }
   void visit(const Site& site, Matrix<double>& tensor) {
-    Rounding& rounding = sites_[at(site.layer)][static_cast<std::size_t>(site.kind)];
+    Rounding& rounding = sites_[at(site.layer)][site.kind];
     if (!linears_of(site.kind).empty()) {
       if (site.kind == SiteKind::mlp_out) p_.setup.hidden.apply(tensor);
       return round(rounding, p_.setup.quant.activation, tensor);
@@ -203,7 +202,7 @@ class FrozenModel {
   }
 
   const Problem& p_;
-  std::vector<std::array<Rounding, BlockRecord<double>::kSites>> sites_;
+  std::vector<PerKind<Rounding>> sites_;
   std::vector<PerLinear<Rounding>> weights_;
 };
 

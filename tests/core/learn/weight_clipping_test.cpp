@@ -65,7 +65,7 @@ TEST_CASE("clip factors of every row lower the block's error, and the executor a
       CHECK(record.final_loss < record.initial_loss);
     }
     for (const Linear linear : kLinears) {
-      const auto& clips = plan.layers[0].weight_clips[static_cast<std::size_t>(linear)];
+      const auto& clips = plan.layers[0].weight_clips[linear];
       REQUIRE(clips.has_value());
       CHECK(clips->low.size() == c.bench.model.config.out_width(linear));
       for (const Vector<double>& one : {clips->low, clips->high}) {

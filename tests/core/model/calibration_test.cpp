@@ -265,7 +265,7 @@ TEST_CASE("channel maxima are those of the float tensors, and are computed once"
   const ChannelMaxima& maxima = bench.session.channel_maxima();
   REQUIRE(maxima.size() == 2);
   for (const Site& site : bench.session.sites()) {
-    const Vector<double>& found = maxima[std::size_t(site.layer)][std::size_t(site.kind)];
+    const Vector<double>& found = maxima[std::size_t(site.layer)][site.kind];
     const Matrix<double>& tensor = tensors.at(to_string(site));
     CHECK(relative_error(found, tensor.cwiseAbs().colwise().maxCoeff().transpose().eval()) < 1e-14);
   }

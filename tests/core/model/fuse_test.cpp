@@ -417,7 +417,7 @@ TEST_CASE("learned clips act on weights and activations as their ratio would") {
     for (const SiteKind kind : kLinearSites) layer[kind].clips = {0.7, 0.7};
     for (const Linear linear : kLinears) {
       const auto rows = Vector<double>::Constant(config.out_width(linear), 0.8);
-      layer.weight_clips[static_cast<std::size_t>(linear)] = {rows, rows};
+      layer.weight_clips[linear] = {rows, rows};
     }
   }
   const auto ids = tiny_tokens(12, config, 4);

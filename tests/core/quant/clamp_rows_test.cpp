@@ -24,7 +24,7 @@ TEST_CASE("the executor clamps rows under quarot_weight and narrows ranges under
     const Index rows = config.out_width(Linear::o_proj);
     const RowClips<double> clips{Vector<double>::Constant(rows, 0.9),
                                  Vector<double>::Constant(rows, 0.6)};
-    plan.layers[0].weight_clips[static_cast<std::size_t>(Linear::o_proj)] = clips;
+    plan.layers[0].weight_clips[Linear::o_proj] = clips;
     LayerWeights<double> installed = layer;
     install_site(plan, {0, SiteKind::attn_out}, installed);
 

@@ -13,8 +13,6 @@
 namespace ruq::test {
 namespace {
 
-std::size_t at(SiteKind kind) { return static_cast<std::size_t>(kind); }
-
 // The fixture names a shape by the layer it was taken from, and holds weights already smoothed.
 LayerWeights<double> folded_layer(const OracleCase& c) {
   LayerWeights<double> weights;
@@ -64,8 +62,8 @@ TEST_CASE("fine-tuning the reflections of a block follows the official code") {
     plan.query_key.append(HadamardStep{order});
     Directions omega;
     for (const SiteKind kind : kLinearSites) {
-      omega[at(kind)] = c.vector("omega_init_" + group_name(kind));
-      plan[kind].online = site_rotation(c, kind, omega[at(kind)]);
+      omega[kind] = c.vector("omega_init_" + group_name(kind));
+      plan[kind].online = site_rotation(c, kind, omega[kind]);
     }
     const OutputSamples<double> samples{stacked(c, "student_in"), stacked(c, "teacher_out"),
                                         c.shape("student_in").at(1)};
@@ -84,28 +82,28 @@ TEST_CASE("fine-tuning the reflections of a block follows the official code") {
     Directions floored = omega;
     for (const SiteKind kind : kLinearSites) {
       const std::string name = "omega_floored_" + group_name(kind);
-      floored[at(kind)] = raised_to_floor(omega[at(kind)], options.omega_floor);
-      check_close(floored[at(kind)], c.vector(name), 1e-15, name);
+      floored[kind] = raised_to_floor(omega[kind], options.omega_floor);
+      check_close(floored[kind], c.vector(name), 1e-15, name);
     }
     Directions gradient;
     objective.evaluate(floored, samples, order_of_windows.first(1), &gradient);
     check_close(objective.output(samples, windows[0]), c.matrix("out_step0"), 1e-9, "out_step0");
     for (const SiteKind kind : kLinearSites) {
       const std::string name = "grad_" + group_name(kind);
-      check_close(gradient[at(kind)], c.vector(name), 1e-9, name);
+      check_close(gradient[kind], c.vector(name), 1e-9, name);
     }
 
     const Index steps = c.integer("steps");
     Index step = 0;
-    FineTuneReport report = tune_by_adamw(
-        objective, samples, order_of_windows.first(static_cast<std::size_t>(steps)), options, omega,
-        [&](const Directions& now) {
-          for (const SiteKind kind : kLinearSites) {
-            const std::string name = "omega_steps_" + group_name(kind);
-            check_close(now[at(kind)], c.matrix(name).row(step).transpose(), 1e-8, name);
-          }
-          ++step;
-        });
+    FineTuneReport report =
+        tune_by_adamw(objective, samples, order_of_windows.first(static_cast<std::size_t>(steps)),
+                      options, omega, [&](const Directions& now) {
+                        for (const SiteKind kind : kLinearSites) {
+                          const std::string name = "omega_steps_" + group_name(kind);
+                          check_close(now[kind], c.matrix(name).row(step).transpose(), 1e-8, name);
+                        }
+                        ++step;
+                      });
     CHECK(step == steps);
     CHECK(report.evaluations == steps);
     report.losses.push_back(objective.evaluate(
