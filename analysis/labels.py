@@ -8,11 +8,16 @@ def width_order(widths: str) -> tuple:
     return (sum(int(bits) for bits in re.findall(r"\d+", widths)), widths)
 
 
+# Words that an axis departs from: the published method, and the plainest quantizer.
+STANDARD = ("official", "composite", "zigzag", "init", "rtn", "midpoint", "adamw")
+
+
 def tie_order(value: str) -> tuple:
-    # Among equally common values: the larger number, what is switched on, then by alphabet.
+    # Among equally common values: the larger number, what is switched on, what is standard, then
+    # by alphabet.
     if number(value) is not None:
         return (0, -number(value), "")
-    return (1, 0 if switch(value) else 1, value)
+    return (1, 0 if switch(value) else 1, value not in STANDARD, value)
 
 
 def number(value: str) -> float | None:
@@ -46,6 +51,8 @@ def _setting_words(key: str, value: str) -> str:
     name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
     if key in ("method.preset", "method.rotation", "method.partition"):
         return value
+    if key == "quant.rounding":
+        return f"{value} rounding"
     if key == "method.block_size":
         return f"B={value}"
     if key == "method.smoothing" and number(value) is not None:

@@ -293,6 +293,20 @@ def reach(groups_of_values, intervals) -> list:
     return values + [min(max(end, floor), high + room) for end in ends]
 
 
+def around_zero(values) -> list:
+    """Values for scale_axis of differences: zero among them and not at the edge."""
+    finite = [v for v in values if math.isfinite(v)] or [1.0]
+    low, high = min(0.0, *finite), max(0.0, *finite)
+    margin = 0.08 * (high - low)
+    return [*finite, 0.0, *([-margin] if low == 0 else []), *([margin] if high == 0 else [])]
+
+
+def symlog_words(panel, letter: str) -> str:
+    """What to add to an axis label where the axis is not linear throughout."""
+    scale = getattr(panel, f"get_{letter}scale")()
+    return " (linear near zero, logarithmic beyond)" if scale == "symlog" else ""
+
+
 def clipped(interval, limits: tuple) -> tuple:
     """Ends of an interval within axis limits, as an interval may run past zero on a log axis."""
     return (max(interval.low, limits[0]), min(interval.high, limits[1]))
