@@ -111,7 +111,7 @@ def _caption(run: Run, found, groups) -> str:
     bases = {d.base.method: d.base for d in found}
     words = "; ".join(f"{method}, {departures.base_words(base)}" for method, base in bases.items())
     return ("Difference of the loss to that of the default, by one change. Marker: mean; thin bar: "
-            "95 % t-interval over seeds, paired; pale bar: over windows, paired; cut at the panel's "
-            "edge. Lower or higher: both intervals lie on that side of zero (the one over windows "
-            "alone where nothing is random). Figures on the right are the differences. "
+            "95 % t-interval over seeds, paired; pale bar: over windows, paired; cut at the "
+            "panel's edge. Lower or higher: both intervals lie on that side of zero (the one over "
+            "windows alone where nothing is random). Figures on the right are the differences. "
             f"Default: {words}. {style.provenance(trials)}")

@@ -35,7 +35,7 @@ def draw(run: Run, folder):
 
 
 def _binned(run: Run) -> tuple:
-    """The fewest bits at which bins were recorded, and (group, kind → side → curves) of bases."""
+    """The fewest bits at which bins were recorded, and the bases with kind → side → curves."""
     for widths in run.widths:
         found = [(group, _pooled(group)) for group in run.representatives(widths)]
         found = sorted(((group, bins) for group, bins in found if bins),
@@ -134,9 +134,9 @@ def _caption(run: Run, found) -> str:
     plain = f"No transform: {', '.join(same)}. " if same else ""
     sites = sorted({site for trial in trials for site in trial.bins()}, key=_site_order)
     return ("Entries of held-out tokens in the bins of the activation quantizer, layers pooled by "
-            f"kind of site ({', '.join(sites)}). Top: centroid of a bin over its midpoint, in steps, without the "
-            "outermost bins, where the range ends; zero is where the midpoint is the best level. "
-            "Middle: density of the place inside a bin, over all bins but the outermost; one is "
-            "uniform. Bottom: use of the codes. Line: mean over seeds; shade: 95 % t-interval over "
-            f"seeds. {plain}{run.base_note(groups)} "
+            f"kind of site ({', '.join(sites)}). Top: centroid of a bin over its midpoint, in "
+            "steps, without the outermost bins, where the range ends; zero is where the midpoint "
+            "is the best level. Middle: density of the place inside a bin, over all bins but the "
+            "outermost; one is uniform. Bottom: use of the codes. Line: mean over seeds; shade: "
+            f"95 % t-interval over seeds. {plain}{run.base_note(groups)} "
             f"{style.provenance(trials)}").replace("  ", " ")

@@ -11,22 +11,24 @@ NAME = "loss_by_method"
 TITLE = "Loss over the float model, by method"
 
 
-def draw(run: Run, folder):
-    groups = [group for group in run.groups if group.trials[0].has_language]
+def draw(run: Run, folder, name=NAME, only=()):
+    """only: the settings of widths to show; all without it."""
+    groups = [group for group in run.groups if group.trials[0].has_language
+              and (not only or group.widths in only)]
     if not groups:
-        raise style.Unsupported("no trial measured language loss")
-    widths = [name for name in run.widths if any(group.widths == name for group in groups)]
+        raise style.Unsupported(f"no trial measured language loss {' or '.join(only)}".rstrip())
+    widths = [w for w in run.widths if any(group.widths == w for group in groups)]
     labels = _order(run, groups, widths)
     sheet = style.open_sheet(TITLE, _caption(run, groups), 0.75 + 0.165 * len(labels),
                              style.preview_mark(groups))
     panels = sheet.figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
     rows = []
-    for panel, name in zip(panels, widths):
-        own = [group for group in groups if group.widths == name]
-        rows += _draw_panel(run, panel, own, labels, name)
+    for panel, setting in zip(panels, widths):
+        own = [group for group in groups if group.widths == setting]
+        rows += _draw_panel(run, panel, own, labels, setting)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
-    return style.save(sheet, folder, NAME, rows)
+    return style.save(sheet, folder, name, rows)
 
 
 def _order(run: Run, groups, widths) -> list:
@@ -44,8 +46,8 @@ def _draw_panel(run: Run, panel, groups, labels, widths) -> list:
     intervals = [stats.mean_interval(group.losses) for group in groups]
     intervals += [_over_windows(group) for group in groups]
     limits = style.scale_axis(panel.xaxis, style.reach([g.losses for g in groups], intervals))
-    panel.set_xlabel("loss over float (nats per token)" if len(run.widths) < 3
-                     else "nats per token")
+    few = len(panel.figure.axes) < 3
+    panel.set_xlabel("loss over float (nats per token)" if few else "nats per token")
     panel.set_title(widths, loc="left")
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)

@@ -8,9 +8,9 @@ NAME = "overview"
 TITLE = "RUQuant: how a site is transformed, and what is tuned afterwards"
 # title, symbol, what it does, colour
 STEPS = (
-    ("smoothing", "diag(s)", "channel scales\nfrom maxima, power α", "#f2f2f2"),
-    ("block map", "M₁", "one B×B map for the\nblocks: K reflections,\neach with λ rounds of\nGivens rotations",
-     "#dcebf7"),
+    ("smoothing", "diag(s)⁻¹", "channel scales from\nlargest entries,\npower α", "#f2f2f2"),
+    ("block map", "M₁", "one B×B map for the\nblocks: K reflections,\neach with λ rounds "
+     "of\nGivens rotations", "#dcebf7"),
     ("permutation", "P", "zigzag: channels are\ndealt to blocks by\ntheir largest size", "#f2f2f2"),
     ("block map", "M₂", "as M₁, built from the\npermuted tensor", "#dcebf7"),
     ("global reflection", "H", "I − 2ωωᵀ/‖ω‖² over\nthe whole width", "#fbe3d3"),
@@ -22,19 +22,20 @@ STAGES = (
          "uniformly drawn entries and\n‖t‖ = ‖x‖:   ω = x − t"),
         ("Givens round", "channels are paired at random;\neach pair of the sample is\nturned "
          "towards a drawn pair\nof the same length"))),
-    ("Stage 2, tuned, block after block", "min over ω of ‖F(x) − F_Q(x; ω)‖²", (
+    ("Stage 2, tuned, block after block", "min over ω of ‖F(x) − F̂(x; ω)‖²", (
         ("what is tuned", "ω of the four sites of a decoder\nblock, nothing else"),
-        ("against what", "the output of the block in float, F,\nagainst that of the quantized "
-         "block,\nF_Q; rounding passes gradients\nstraight through"))),
+        ("against what", "output of the quantized block, F̂,\nagainst that of the float block, "
+         "F;\n"
+         "gradients pass straight through\nthe rounding"))),
 )
 
 
 def draw(run, folder):
     """run is not looked at: the schematic is the same for all."""
-    sheet = style.open_sheet(TITLE, _caption(), 3.75, "")
+    sheet = style.open_sheet(TITLE, _caption(), 3.55, "")
     panel = sheet.figure.subplots()
-    panel.set_xlim(0, 100)
-    panel.set_ylim(0, 54)
+    panel.set_xlim(-0.6, 100.6)
+    panel.set_ylim(-0.6, 51.6)
     panel.set_axis_off()
     _draw_chain(panel)
     for place, (title, formula, parts) in enumerate(STAGES):
@@ -52,16 +53,17 @@ def _draw_chain(panel) -> None:
     width, gap = 14.2, 2.96
     for place, (title, symbol, words, colour) in enumerate(STEPS):
         left = place * (width + gap)
-        _box(panel, left, 29, width, 22, colour)
-        panel.text(left + width / 2, 49.3, title, ha="center", va="top", size=7.2, weight="bold")
+        _box(panel, left, 30.5, width, 20.5, colour)
+        panel.text(left + width / 2, 49.3, title, ha="center", va="top", size=6.8, weight="bold")
         panel.text(left + width / 2, 43.8, symbol, ha="center", va="center", size=10)
         panel.text(left + width / 2, 40.8, words, ha="center", va="top", size=6.2, linespacing=1.35)
         if place:
             panel.annotate("", (left - 0.2, 40), (left - gap + 0.2, 40),
                            arrowprops={"arrowstyle": "-|>", "linewidth": 0.9, "color": style.INK})
     first, last = 2 * (width + gap), 3 * (width + gap) + width
-    panel.plot([first, first, last, last], [28, 27.2, 27.2, 28], color=style.MUTED, linewidth=0.8)
-    panel.text((first + last) / 2, 26.6, "T times", ha="center", va="top", size=6.5,
+    panel.plot([first, first, last, last], [29.5, 28.7, 28.7, 29.5], color=style.MUTED,
+               linewidth=0.8)
+    panel.text((first + last) / 2, 28.1, "T times", ha="center", va="top", size=6.5,
                color=style.MUTED)
 
 

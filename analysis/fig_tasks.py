@@ -36,7 +36,7 @@ def draw(run: Run, folder):
     guess = {task: chance(run, task) for task in names}
     rows = []
     for panel, what in zip(panels, shown):
-        scores = {id(group): _score(group, what, names, guess) for group in groups}
+        scores = {id(group): score(group, what, names, guess) for group in groups}
         rows += _draw_panel(run, panel, what, scores, groups, looks, widths)
     for panel in panels[len(shown):]:
         panel.set_axis_off()
@@ -54,7 +54,7 @@ def _shown(run: Run, widths) -> list:
 def task_names(run: Run) -> list:
     """Tasks of which every trial that has tasks has an accuracy."""
     found = [{match[1] for key in trial.metrics if (match := re.fullmatch(
-        r"task\.(\w+)\.acc", key))} for trial in run.trials]
+        r"task\.(\w+)\.acc_float", key))} for trial in run.trials]
     found = [names for names in found if names]
     return sorted(set.intersection(*found)) if found else []
 
@@ -63,13 +63,6 @@ def measure(trial, task) -> str:
     """task.<name>.acc_norm where the task has it, else .acc; empty without either."""
     keys = (f"task.{task}.{kind}" for kind in KINDS)
     return next((key for key in keys if key in trial.metrics), "")
-
-
-def kept(trial, names) -> float:
-    """Mean accuracy over tasks, over that of the float model."""
-    own = [trial.metrics[measure(trial, task)] for task in names]
-    floats = [trial.metrics[f"{measure(trial, task)}_float"] for task in names]
-    return float(np.mean(own) / np.mean(floats))
 
 
 def chance(run: Run, task) -> float:
@@ -94,7 +87,7 @@ class Score:
     level: float  # what the float model has
 
 
-def _score(group, what, names, guess) -> Score:
+def score(group, what, names, guess) -> Score:
     """An accuracy, or the mean over tasks of the float model's accuracy kept, above chance or as
     it is. Tasks are independent: half widths of means over items add in squares."""
     tasks = [what] if what in names else names

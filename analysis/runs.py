@@ -88,8 +88,8 @@ class Trial:
 
     def bins(self) -> dict:
         """site → "before" and "after" (the transform) → what lies in the bins of the activation
-        quantizer: "code" [L], "share" [L] of entries, "shift" [L] = mean of (x − midpoint)/Δ, and
-        "within" [cells], the density of the place inside inner bins, mean 1."""
+        quantizer: "code" [L], "share" [L] of entries, "shift" [L] = mean of (x − midpoint)/Δ,
+        and "within" [cells], the density of the place inside inner bins, mean 1."""
         with self._arrays() as file:
             found = {}
             for site, sides in file.get("bins", {}).items():
