@@ -8,6 +8,7 @@ import numpy as np
 from analysis import compare
 from analysis.labels import number
 from analysis.runs import Group, Run
+from analysis.style import method_order
 
 # Axes in the order in which a reader meets them, and their names. A letter is the paper's.
 AXES = {
@@ -70,6 +71,24 @@ def best_covered_widths(run: Run) -> str:
     return max(run.widths, key=lambda name: counts[name])
 
 
+def variants(run: Run, widths: list, crowd: int) -> list:
+    """Groups at these widths that quantize as the base of their method does; bases alone where
+    there are more than `crowd` variants. In the order of methods, the base of each first."""
+    bases = {(group.widths, group.method): group for w in widths
+             for group in run.representatives(w)}
+    found = [group for group in run.groups if (group.widths, group.method) in bases
+             and _quantizers(group) == _quantizers(bases[group.widths, group.method])]
+    if len({group.label for group in found}) > crowd:
+        found = list(bases.values())
+    own = {id(group) for group in bases.values()}
+    return sorted((group for group in found if group.trials[0].has_language),
+                  key=lambda g: (method_order(g.method), id(g) not in own, g.label))
+
+
+def _quantizers(group: Group) -> dict:
+    return {key: value for key, value in group.settings.items() if key.startswith("quant.")}
+
+
 def base_words(base: Group) -> str:
     """The settings of a base that others in the run depart from."""
     settings = {key: base.settings[key] for key in _ordered(base.settings)}
@@ -77,8 +96,9 @@ def base_words(base: Group) -> str:
 
 
 def _changed(group: Group, base: Group) -> dict:
-    keys = [key for key, value in group.settings.items() if value != base.settings.get(key)]
-    return {key: group.settings[key] for key in _ordered(keys)}
+    keys = [key for key in {**base.settings, **group.settings}
+            if group.settings.get(key) != base.settings.get(key)]
+    return {key: group.settings.get(key, "unset") for key in _ordered(keys)}
 
 
 def _ordered(keys) -> list:

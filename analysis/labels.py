@@ -8,6 +8,27 @@ def width_order(widths: str) -> tuple:
     return (sum(int(bits) for bits in re.findall(r"\d+", widths)), widths)
 
 
+ATTENTION_APART = "attention apart"
+
+
+def width_family(widths: str) -> tuple:
+    """(place, name) of the settings that differ from these in how many bits, not in what is
+    quantized."""
+    weights, activations, *others = (int(bits) for bits in re.findall(r"\d+", widths))
+    if len({weights, activations, *others}) == 1:
+        return (0, "everything alike")
+    if {activations, *others} == {16}:
+        return (3, "weights alone")
+    if {weights, *others} == {16}:
+        return (2, "activations")
+    return (1, ATTENTION_APART)
+
+
+def two_lines(widths: str) -> str:
+    """W4A4 over Q4K4V4."""
+    return widths.replace("-", "\n", 1)
+
+
 # Words that an axis departs from: the published method, and the plainest quantizer.
 STANDARD = ("official", "composite", "zigzag", "init", "rtn", "midpoint", "adamw")
 

@@ -10,6 +10,7 @@ is inferred.
 """
 
 import argparse
+import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -51,10 +52,10 @@ def _figure(name, run, module, topic="", **options) -> Entry:
 FIGURES = (
     _figure("centroids", "sites", fig_centroids, "midpoint against centroid"),
     _figure("overview", "", fig_overview, "overview of the two stages"),
-    _figure("activations_attn_in", "sites", fig_activations, "activations before and after",
-            kind="attn_in"),
+    _figure("activations_behind_norm", "sites", fig_activations, "activations before and after",
+            kinds=("attn_in", "mlp_in")),
     _figure("activations_mlp_out", "sites", fig_activations, "massive outliers at down_proj",
-            kind="mlp_out"),
+            kinds=("mlp_out",)),
     _figure("sensitivity_method", "ablations", fig_sensitivity, "sensitivity to B, K, T, λ",
             keys=HYPER_PARAMETERS),
     _figure("sensitivity_calibration", "ablations", fig_sensitivity,
@@ -119,6 +120,11 @@ class Runs:
         self.folder = Path(folder)
         self.known = {}
 
+    def unused(self) -> list:
+        """Lines about unfinished and failed trials of the runs that were read."""
+        return [f"{name}: {item.trial} not used: {item.why}"
+                for name, run in sorted(self.known.items()) for item in getattr(run, "skipped", [])]
+
     def get(self, name):
         if name not in self.known:
             try:
@@ -132,7 +138,7 @@ class Runs:
 
 
 def build(runs_folder, out) -> tuple:
-    """Draws all; returns lines of what was made, and lines of what failed."""
+    """Draws all; returns lines of what was made, of what failed, and of trials left out."""
     runs, out = Runs(runs_folder), Path(out)
     made, failed, contents = [], [], []
     for kind, entries in (("figures", FIGURES), ("tables", TABLES)):
@@ -148,8 +154,8 @@ def build(runs_folder, out) -> tuple:
                 _remove(folder, entry.name)
                 source = ", ".join(entry.runs) or "no run"
                 failed.append(f"{kind[:-1]} {entry.name} (from {source}): {error}")
-    _write_contents(out / "contents.md", contents)
-    return made, failed
+    _write_contents(out / "contents.md", contents, runs.unused())
+    return made, failed, runs.unused()
 
 
 def _make_figure(entry, found, folder):
@@ -167,15 +173,15 @@ def _remove(folder: Path, name: str) -> None:
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
-def _write_contents(path: Path, contents) -> None:
-    """What was made, from which run, and which inferred topic it answers."""
+def _write_contents(path: Path, contents, unused) -> None:
+    """What was made, from which run, which inferred topic it answers; and what was left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["| | name | title | from run | inferred topic | mark |", "|---|---|---|---|---|---|"]
     for kind, entry, item in contents:
-        mark = item.mark if kind == "figures" else \
-            (item.note.split(". ")[0] if item.note.startswith("PREVIEW") else "")
+        preview = re.search(r"PREVIEW: \d+ seeds?", item.note if kind == "tables" else item.mark)
         lines.append(f"| {kind[:-1]} | {entry.name} | {item.title} | {', '.join(entry.runs)} | "
-                     f"{entry.topic} | {mark} |")
+                     f"{entry.topic} | {preview[0] if preview else ''} |")
+    lines += ["", "Trials left out:", "", *(f"- {line}" for line in unused)] if unused else []
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -184,8 +190,8 @@ def main(arguments=None) -> int:
     parser.add_argument("runs", metavar="RUNS_DIR", help="the folder that holds the run folders")
     parser.add_argument("--out", default="paper", help="where figures/ and tables/ go")
     options = parser.parse_args(arguments)
-    made, failed = build(options.runs, options.out)
-    print("\n".join(f"{path} written" for path in made))
+    made, failed, unused = build(options.runs, options.out)
+    print("\n".join([*(f"{path} written" for path in made), *unused]))
     for line in failed:
         print(f"paper: {line}", file=sys.stderr)
     return 2 if failed else 0

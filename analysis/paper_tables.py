@@ -44,8 +44,8 @@ def ablation(run: Run) -> tables.Table:
     if not found:
         raise style.Unsupported("no method was measured at two settings")
     bases = {d.base.method: d.base for d in found}
-    rows = [[f"{method}, default", tables.loss_cell(base), "–", "–", "–", str(len(base.trials)),
-             "–"] for method, base in bases.items()]
+    rows = [[f"{method}, default", tables.loss_cell(base), *["–"] * 3, str(len(base.trials)), "–"]
+            for method, base in bases.items()]
     rows += [[d.words, tables.loss_cell(d.group),
               compare.signed(d.pair.windows.mean, "+.3f"), _half(d.pair.seeds.half),
               _half(d.pair.windows.half), str(len(d.group.trials)), d.pair.verdict]
@@ -53,8 +53,8 @@ def ablation(run: Run) -> tables.Table:
     words = "; ".join(f"{method}, {departures.base_words(base)}" for method, base in bases.items())
     return tables.Table(
         "ablation", f"Single changes of settings ({widths})",
-        ("change", "loss over float", ("minus the default", "mean"),
-         ("minus the default", "± seeds"), ("minus the default", "± windows"), "seeds", "verdict"),
+        ("change", "loss over float", *(("minus the default", what) for what in
+                                        ("mean", "± seeds", "± windows")), "seeds", "verdict"),
         tuple(rows), "Nats per token; half widths of 95 % t-intervals of paired differences. "
         f"Default: {words}. " + _note([g for d in found for g in (d.base, d.group)]))
 
@@ -64,27 +64,27 @@ def _half(half: float) -> str:
 
 
 def roundings(runs: list) -> tables.Table:
-    """Weight-only rounding: a row a model, method and rounding, over all runs given."""
+    """Weight-only rounding: a row a run, model, method and rounding."""
     groups = [(group, run) for run in runs for group in run.groups
               if weight_only(group.widths) and group.trials[0].has_language]
     if not groups:
         raise style.Unsupported("no trial rounds weights alone")
     widths = sorted({group.widths for group, _ in groups}, reverse=True)
     rows = {}
-    for group, _ in groups:
+    for group, run in groups:
         trial = group.trials[0]
         rounding = trial.config.get(ROUNDING, "rtn")
         rest = {key: value for key, value in group.settings.items() if key != ROUNDING}
-        key = (trial.inputs["model"], label(group.method, rest), rounding)
+        key = (run.name, trial.inputs["model"], label(group.method, rest), rounding)
         rows.setdefault(key, {})[group.widths] = group
     columns = [(w, name) for w in widths for name in ("loss over float", "bits a weight")]
-    body = [[model, text, rounding, *(_rounding_cell(cells, *c) for c in columns)]
-            for (model, text, rounding), cells in sorted(rows.items())]
+    body = [[*key, *(_rounding_cell(cells, *c) for c in columns)]
+            for key, cells in sorted(rows.items())]
     return tables.Table(
-        "weight_only", "Weight-only rounding", ("model", "method", "rounding", *columns),
+        "weight_only", "Weight-only rounding", ("run", "model", "method", "rounding", *columns),
         tuple(body), "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
-        "bits with scales, zero points and masks. The models are measured on different windows: "
-        "compare within a model. " + _note([group for group, _ in groups]))
+        "bits with scales, zero points and masks. Runs are measured on windows of their own: "
+        "compare within a run. " + _note([group for group, _ in groups]))
 
 
 def _rounding_cell(cells, widths, name) -> str:

@@ -25,6 +25,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, Symmetri
 
 WIDTH = 7.0         # inches, the text width of a two-column page
 SEEDS_WANTED = 5    # a random method on fewer is a preview
+DPI = {"pdf": 300, "png": 200}
 LOG_RANGE = 5       # largest over smallest value from which an axis is logarithmic
 INK, MUTED, FAINT, MARK = "#222222", "#666666", "#d9d9d9", "#a33b00"
 
@@ -99,8 +100,9 @@ class Sheet:
         left, low, width, height = engine.get()["rect"]
         place = {"loc": "upper right", "bbox_to_anchor": (0.998, low + height), "handlelength": 3.2}
         if below:
+            columns = 8 if max(len(text) for text in entries) < 16 else 5
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, low), "handlelength": 2.6,
-                     "columnspacing": 1.1, "ncols": min(len(entries), 8)}
+                     "columnspacing": 1.1, "ncols": min(len(entries), columns)}
         legend = self.figure.legend(entries.values(), entries.keys(), labelspacing=0.6,
                                     borderaxespad=0.2, **place)
         # The panels give up exactly the room that the legend takes.
@@ -199,7 +201,7 @@ def _numbers(values: set) -> str:
 def open_sheet(title: str, caption: str, body: float, mark: str) -> Sheet:
     """A figure with `body` inches for its panels, under a title and over its caption."""
     plt.rcParams.update(SETTINGS)
-    lines = textwrap.wrap(caption, 150)
+    lines = textwrap.wrap(caption, 140)
     top, bottom = 0.30, 0.135 * len(lines) + 0.12
     height = top + body + bottom
     figure = plt.figure(figsize=(WIDTH, height), layout="constrained")
@@ -220,9 +222,9 @@ def save(sheet: Sheet, folder: Path, name: str, rows: list) -> Drawn:
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("pdf", "png", "csv")}
     subject = f"{sheet.mark + '. ' if sheet.mark else ''}{sheet.caption}"
-    sheet.figure.savefig(paths["pdf"], dpi=300, metadata={"Title": sheet.title, "Subject": subject,
-                                                 "CreationDate": None})
-    sheet.figure.savefig(paths["png"], dpi=200, metadata={
+    sheet.figure.savefig(paths["pdf"], dpi=DPI["pdf"], metadata={
+        "Title": sheet.title, "Subject": subject, "CreationDate": None})
+    sheet.figure.savefig(paths["png"], dpi=DPI["png"], metadata={
         "Title": sheet.title, "Description": subject, "Software": None})
     plt.close(sheet.figure)
     text = io.StringIO()

@@ -128,19 +128,25 @@ def cost(run: Run) -> Table:
         bits = sorted({round(trial.metrics["weight.effective_bits"], 2) for trial in trials
                        if "weight.effective_bits" in trial.metrics})
         weights = times("apply_seconds")
+        plan = times("plan_cpu_seconds")
         rows.append([text, f"{np.mean(times('plan_seconds')):.1f}",
+                     f"{np.mean(plan):.1f}" if plan else "–",
                      f"{np.mean(weights):.1f}" if weights else "–",
                      ", ".join(f"{b:g}" for b in bits) or "–",
                      f"{max(times('peak_memory_mib')):.0f}", str(len(trials))])
     return Table("cost", "Cost of construction",
-                 ("method", "plan, s", "weights, s", "bits a weight", "peak memory, MiB", "trials"),
-                 tuple(rows), "Mean seconds; largest peak memory. " + note(run))
+                 ("method", "plan, s", "plan, processor s", "weights, s", "bits a weight",
+                  "peak memory, MiB", "trials"), tuple(rows),
+                 "Mean seconds by the clock, which other load lengthens, and of all processors; "
+                 "largest peak memory of the process by the end of a trial. " + note(run))
 
 
 def tasks(run: Run) -> Table:
     """Accuracies in percent with 95 % intervals over items, and what is kept of the float
     model's."""
     names = fig_tasks.task_names(run)
+    if not names:
+        raise style.Unsupported("no zero-shot task was scored")
     guess = {task: fig_tasks.chance(run, task) for task in names}
     shown = [*names, fig_tasks.KEPT, fig_tasks.ABOVE]
     rows, floats = [], []
