@@ -10,6 +10,7 @@ from analysis.runs import Run
 NAME = "loss_by_method"
 TITLE = "Loss over the float model, by method"
 COLUMNS = 3
+LONG = 36  # letters of a label from which a row holds a panel less
 
 
 def draw(run: Run, folder, name=NAME, only=()):
@@ -20,7 +21,7 @@ def draw(run: Run, folder, name=NAME, only=()):
         raise style.Unsupported(f"no trial measured language loss {' or '.join(only)}".rstrip())
     widths = [w for w in run.widths if any(group.widths == w for group in groups)]
     labels = _order(run, groups, widths)
-    columns = min(len(widths), COLUMNS)
+    columns = min(len(widths), COLUMNS if max(map(len, labels)) < LONG else COLUMNS - 1)
     lines = -(-len(widths) // columns)
     sheet = style.open_sheet(TITLE, _caption(run, groups), (0.75 + 0.165 * len(labels)) * lines,
                              style.preview_mark(groups))

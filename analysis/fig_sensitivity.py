@@ -111,9 +111,10 @@ def _draw_column(upper, lower, key, groups, base) -> list:
 
 
 def _draw_differences(lower, values, groups, pairs, base) -> None:
-    seeds = [pair.seeds for pair in pairs]
-    means = [[pair.windows.mean] for pair in pairs]
-    limits = style.scale_axis(lower.yaxis, style.around_zero(style.reach(means, seeds)))
+    # Whole intervals: whether one reaches zero is what the panel is for.
+    ends = [end for pair in pairs for end in
+            (pair.windows.mean, pair.seeds.low, pair.seeds.high)]
+    limits = style.scale_axis(lower.yaxis, style.around_zero(ends))
     lower.axhline(0, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 1.5)), zorder=1)
     lower.plot(values, [pair.windows.mean for pair in pairs], color=LINE, zorder=2)
     for value, group, pair in zip(values, groups, pairs):
@@ -177,6 +178,6 @@ def _caption(run: Run, base, groups) -> str:
             "over float. Upper panels: mean over seeds, its 95 % t-interval, and single seeds as "
             "ticks. Lower panels: difference to the default, paired by seed, with its 95 % "
             "t-interval; below the dashed line is better. Scales differ between panels; those of "
-            "differences that lie far apart are linear near zero and logarithmic beyond; bars are "
-            "cut at a panel's edge. "
+            "differences that lie far apart are linear near zero and logarithmic beyond; bars of "
+            "upper panels are cut at the edge. "
             f"{style.provenance(trials.values())}")

@@ -92,9 +92,9 @@ def _caption(run: Run, groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
     return ("Means over tokens that calibrated nothing and over the measured layers, one marker a "
             "kind of site; bar: 95 % t-interval over seeds. Dashed: what a token that is uniform "
-            "on its range has. Lower is better throughout. Best levels are the Lloyd-Max levels "
+            "on its range has. Lower is closer to uniform. Best levels are the Lloyd-Max levels "
             "of each token by itself before any transform; a negative value means that the "
-            "uniform quantizer does better after the transform than any levels could before. A "
-            "bin of one token holds few entries, so its centroid is off the midpoint by chance "
-            "too: no method reaches zero there. "
+            "uniform quantizer does better after the transform than any levels could before. The "
+            "last measure says little alone: a bin of one token holds few entries, so its centroid "
+            "is off the midpoint by chance too, and less so where most entries share a bin. "
             f"{run.base_note(groups)} {style.provenance(trials)}").replace("  ", " ")

@@ -65,7 +65,14 @@ def setting_list(settings: dict) -> list:
     order = ("method.preset", "method.rotation", "method.block_size", "method.partition",
              "method.global_reflection", "method.smoothing")
     keys = [key for key in order if key in settings] + sorted(set(settings) - set(order))
-    return [_setting_words(key, settings[key]) for key in keys]
+    clips = {}
+    for key in keys:
+        if key.startswith("quant.") and key.endswith(".clip_ratio"):
+            clips.setdefault(settings[key], []).append(key)
+    together = {key for own in clips.values() for key in own}
+    words = [_setting_words(key, settings[key]) for key in keys if key not in together]
+    return words + [f"clip {', '.join(key.split('.')[1] for key in own)} {value}"
+                    for value, own in clips.items()]
 
 
 def _setting_words(key: str, value: str) -> str:

@@ -3,7 +3,7 @@ are of other models, texts and protocols: they never share a column with a measu
 
 published.csv has a row a number: method; variant (rtn, gptq: the weight rounding; lwc, finetuned:
 what is learned; empty: as it comes); setting (our notation of widths); model; measure; value;
-source. Numbers are kept as they were printed.
+source. Numbers are kept as they were printed; times are in seconds, whatever their source prints.
 """
 
 import csv
@@ -133,7 +133,7 @@ def times(numbers) -> tables.Table:
             for n in numbers if n.measure in (TIME, KEPT)]
     return tables.Table("published_claims", "Published: time of construction, accuracy kept",
                         ("method", "widths", "model", "measure", "value", "source"), tuple(rows),
-                        "Published, not measured here; other models and machines.")
+                        "Published, not measured here; other models and machines. Times in seconds.")
 
 
 def _words(number: Number) -> str:

@@ -8,7 +8,6 @@ drawn below and kept in the file's metadata, and the same numbers go beside it a
 import csv
 import io
 import math
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +200,7 @@ def _numbers(values: set) -> str:
 def open_sheet(title: str, caption: str, body: float, mark: str) -> Sheet:
     """A figure with `body` inches for its panels, under a title and over its caption."""
     plt.rcParams.update(SETTINGS)
-    lines = textwrap.wrap(caption, 140)
+    lines = _wrapped(caption, 148)
     top, bottom = 0.30, 0.135 * len(lines) + 0.12
     height = top + body + bottom
     figure = plt.figure(figsize=(WIDTH, height), layout="constrained")
@@ -215,6 +214,19 @@ def open_sheet(title: str, caption: str, body: float, mark: str) -> Sheet:
                     va="top", bbox={"boxstyle": "round,pad=0.35", "facecolor": "#fff4ea",
                                     "edgecolor": MARK, "linewidth": 0.7})
     return Sheet(figure, title, caption, mark)
+
+
+def _wrapped(text: str, width: float) -> list:
+    """Lines of about `width` small letters; capitals and digits are wider."""
+    lines, room = [[]], width
+    for word in text.split():
+        size = 1 + sum(1.3 if letter.isupper() or letter.isdigit() else 1 for letter in word)
+        if size > room and lines[-1]:
+            lines.append([])
+            room = width
+        lines[-1].append(word)
+        room -= size
+    return [" ".join(words) for words in lines]
 
 
 def save(sheet: Sheet, folder: Path, name: str, rows: list) -> Drawn:
