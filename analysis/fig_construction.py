@@ -97,9 +97,13 @@ def _caption(record: Record, repetitions) -> str:
         words = (f"{key.replace('_', ' ')} {value:.4g}" if isinstance(value, float) else
                  f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
         return "; ".join(words)
+    counted = [row for row in record.rows if row["floor_seconds"] > 0]
+    below = sum(min(row["seconds"]) < row["floor_seconds"] for row in counted)
+    broken = f" In {below} of {len(counted)} cases the method took less: there it is no bound." \
+        if below else ""
     conditions = f" Conditions: {listed(record.conditions)}." if record.conditions else ""
     return ("Filled: mean over repetitions, with its 95 % t-interval "
             f"({repetitions} or more repetitions). Hollow: the floor, which is the floating-point "
             "operations that the method cannot do without over the rate of a product of that "
-            "shape, measured beside it; methods without such a count have none. Activations are "
-            f"drawn from a generator.{conditions} Machine: {listed(record.machine)}.")
+            "shape, measured beside it; methods without such a count have "
+            f"none.{broken} Activations are drawn from a generator.{conditions} Machine: {listed(record.machine)}.")

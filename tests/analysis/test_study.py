@@ -191,6 +191,13 @@ class Costs(Folder):
         with self.assertRaisesRegex(RunError, "lacks seconds, flops"):
             fig_construction.load(self.base)
 
+    def test_a_floor_that_is_no_bound_is_said_to_be_none(self):
+        fixture.write_construction(self.base)
+        record = fig_construction.load(self.base)
+        self.assertNotIn("no bound", fig_construction.draw(record, self.base).caption)
+        record.rows[0]["floor_seconds"] = 2 * max(record.rows[0]["seconds"])
+        self.assertIn("In 1 of 6 cases", fig_construction.draw(record, self.base).caption)
+
     def test_spread_is_around_the_mean(self):
         run = self.run_of([("rtn", {}, 3.0), ("quarot", {}, 0.5)])
         rows = self.rows(fig_spread.draw, run)
