@@ -13,12 +13,15 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import (fig_activations, fig_bits, fig_block_size, fig_learning,  # noqa: E402
-                      fig_loss_by_method, fig_site_error, fig_trends, report, style, tables)
+from analysis import (fig_ablation, fig_activations, fig_bits, fig_block_size,  # noqa: E402
+                      fig_centroids, fig_cost, fig_learning, fig_loss_by_method, fig_sensitivity,
+                      fig_site_error, fig_spread, fig_tasks, fig_trends, fig_uniformity, report,
+                      style, tables)
 from analysis.runs import RunError, load_run  # noqa: E402
 
-FIGURES = (fig_loss_by_method, fig_trends, fig_learning, fig_block_size, fig_bits,
-           fig_activations, fig_site_error)
+FIGURES = (fig_loss_by_method, fig_trends, fig_ablation, fig_sensitivity, fig_block_size, fig_bits,
+           fig_spread, fig_learning, fig_tasks, fig_activations, fig_centroids, fig_uniformity,
+           fig_site_error, fig_cost)
 
 
 def draw(folder) -> list:

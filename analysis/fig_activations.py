@@ -20,11 +20,12 @@ DECADES = 3          # of the colour scale, down from the largest value
 COLOURS = "magma_r"  # even in lightness, for grey prints and colour-blind readers
 
 
-def draw(run: Run, folder):
+def draw(run: Run, folder, kinds=tuple(KINDS), name=NAME):
+    """kinds: the kinds of site that are wanted; of these the one with the largest value."""
     groups, samples = _representatives(run)
     if not samples:
         raise style.Unsupported("no results.h5 holds samples")
-    site = _common_site(samples)
+    site = _common_site(samples, kinds)
     groups = sorted((group for group in groups if site in samples[group.label][0]),
                     key=lambda group: style.method_order(group.method))
     panels = _panels(run, groups, samples, site)
@@ -51,7 +52,7 @@ def draw(run: Run, folder):
         upper.tick_params(labelleft=column == 0)
     sheet.figure.colorbar(image, ax=sheet.figure.axes, label="|activation| (log scale)",
                           shrink=0.6, aspect=30, pad=0.01, extend="min")
-    return style.save(sheet, folder, NAME, _rows(panels, site))
+    return style.save(sheet, folder, name, _rows(panels, site))
 
 
 def _representatives(run: Run) -> tuple:
@@ -68,9 +69,12 @@ def _representatives(run: Run) -> tuple:
     return [], {}
 
 
-def _common_site(samples) -> str:
+def _common_site(samples, kinds) -> str:
     """The site that most methods sampled; the one with the largest value among equals."""
-    counts = Counter(site for found in samples.values() for site in found[0])
+    counts = Counter(site for found in samples.values() for site in found[0]
+                     if site.rpartition(".")[2] in kinds)
+    if not counts:
+        raise style.Unsupported(f"no results.h5 holds samples of {' or '.join(kinds)}")
     peaks = {site: max(float(np.abs(found[0][site][0]).max()) for found in samples.values()
                        if site in found[0]) for site in counts}
     return max(counts, key=lambda site: (counts[site], peaks[site], site))

@@ -73,8 +73,8 @@ def _caption(run: Run, lines) -> str:
         share = 100 * sum(ratio < 1 for ratio in ratios) / len(ratios)
         improved.append(f"{run.short(group)} ({group.widths}) {share:.0f} %")
     trials = [trial for group, _ in lines for trial in group.trials]
-    return ("Line: geometric mean over seeds of the quantized block's output error against the float "
-            "block, on sequences kept out of learning; band: least and greatest seed. Below one is "
-            f"better. Blocks improved: {'; '.join(improved)}. "
+    return ("Line: geometric mean over seeds of the quantized block's output error against the "
+            "float block, on sequences kept out of learning; band: least and greatest seed. Below "
+            f"one is better. Blocks improved: {'; '.join(improved)}. "
             f"{run.base_note([group for group, _ in lines])} "
             f"{style.provenance(trials)}").replace("  ", " ")

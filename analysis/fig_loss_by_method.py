@@ -9,24 +9,32 @@ from analysis.runs import Run
 
 NAME = "loss_by_method"
 TITLE = "Loss over the float model, by method"
+COLUMNS = 3
+LONG = 36  # letters of a label from which a row holds a panel less
 
 
-def draw(run: Run, folder):
-    groups = [group for group in run.groups if group.trials[0].has_language]
+def draw(run: Run, folder, name=NAME, only=()):
+    """only: the settings of widths to show; all without it."""
+    groups = [group for group in run.groups if group.trials[0].has_language
+              and (not only or group.widths in only)]
     if not groups:
-        raise style.Unsupported("no trial measured language loss")
-    widths = [name for name in run.widths if any(group.widths == name for group in groups)]
+        raise style.Unsupported(f"no trial measured language loss {' or '.join(only)}".rstrip())
+    widths = [w for w in run.widths if any(group.widths == w for group in groups)]
     labels = _order(run, groups, widths)
-    sheet = style.open_sheet(TITLE, _caption(run, groups), 0.75 + 0.165 * len(labels),
+    columns = min(len(widths), COLUMNS if max(map(len, labels)) < LONG else COLUMNS - 1)
+    lines = -(-len(widths) // columns)
+    sheet = style.open_sheet(TITLE, _caption(run, groups), (0.75 + 0.165 * len(labels)) * lines,
                              style.preview_mark(groups))
-    panels = sheet.figure.subplots(1, len(widths), sharey=True, squeeze=False)[0]
+    panels = list(sheet.figure.subplots(lines, columns, sharey=True, squeeze=False).flat)
+    for panel in panels[len(widths):]:
+        panel.set_axis_off()
     rows = []
-    for panel, name in zip(panels, widths):
-        own = [group for group in groups if group.widths == name]
-        rows += _draw_panel(run, panel, own, labels, name)
+    for panel, setting in zip(panels, widths):
+        own = [group for group in groups if group.widths == setting]
+        rows += _draw_panel(run, panel, own, labels, setting)
     panels[0].set_yticks(range(len(labels)), labels)
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
-    return style.save(sheet, folder, NAME, rows)
+    return style.save(sheet, folder, name, rows)
 
 
 def _order(run: Run, groups, widths) -> list:
@@ -44,8 +52,8 @@ def _draw_panel(run: Run, panel, groups, labels, widths) -> list:
     intervals = [stats.mean_interval(group.losses) for group in groups]
     intervals += [_over_windows(group) for group in groups]
     limits = style.scale_axis(panel.xaxis, style.reach([g.losses for g in groups], intervals))
-    panel.set_xlabel("loss over float (nats per token)" if len(run.widths) < 3
-                     else "nats per token")
+    few = len(panel.figure.axes) < COLUMNS
+    panel.set_xlabel("loss over float (nats per token)" if few else "nats per token")
     panel.set_title(widths, loc="left")
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
@@ -85,7 +93,8 @@ def _draw_group(run: Run, panel, group, place, limits) -> list:
         panel.plot(group.losses, np.full(len(group.losses), place - 0.27), linestyle="none",
                    marker="o", markersize=1.8, color=style.INK, markeredgewidth=0, zorder=5)
     ppl = stats.mean_interval([trial.ppl for trial in group.trials])
-    text = f"{ppl.mean:,.2f}" if ppl.mean < 100 else f"{ppl.mean:,.0f}"
+    text = f"{ppl.mean:,.2f}" if ppl.mean < 100 else f"{ppl.mean:,.0f}" if ppl.mean < 1e5 else \
+        f"{ppl.mean:.0e}"
     panel.text(1.13, place, text if math.isfinite(ppl.mean) else "–",
                transform=panel.get_yaxis_transform(), ha="right", va="center", size=6.5,
                color=style.MUTED)

@@ -13,7 +13,7 @@ LOOKS = {"confirmed": ("#009e73", "o"), "not confirmed": ("#d55e00", "X"),
 LINE = 58  # characters of a claim on one line
 
 
-def draw(run: Run, folder):
+def draw(run: Run, folder, name=NAME):
     trends = [trend for trend in run.trends if trend["pairs"] > 0]
     if not trends:
         raise style.Unsupported("the run's configuration expects no trends, or none has data")
@@ -39,7 +39,7 @@ def draw(run: Run, folder):
                for name, (colour, marker) in LOOKS.items()
                if any(trend["verdict"] == name for trend in trends)}
     sheet.legend(below=True, entries=handles)
-    return style.save(sheet, folder, NAME, [
+    return style.save(sheet, folder, name, [
         {key: trend.get(key, "") for key in
          ("claim", "metric", "verdict", "difference", "half_width", "pairs")} for trend in trends])
 

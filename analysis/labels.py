@@ -8,11 +8,37 @@ def width_order(widths: str) -> tuple:
     return (sum(int(bits) for bits in re.findall(r"\d+", widths)), widths)
 
 
+ATTENTION_APART = "attention apart"
+
+
+def width_family(widths: str) -> tuple:
+    """(place, name) of the settings that differ from these in how many bits, not in what is
+    quantized."""
+    weights, activations, *others = (int(bits) for bits in re.findall(r"\d+", widths))
+    if len({weights, activations, *others}) == 1:
+        return (0, "everything alike")
+    if {activations, *others} == {16}:
+        return (3, "weights alone")
+    if {weights, *others} == {16}:
+        return (2, "activations")
+    return (1, ATTENTION_APART)
+
+
+def two_lines(widths: str) -> str:
+    """W4A4 over Q4K4V4."""
+    return widths.replace("-", "\n", 1)
+
+
+# Words that an axis departs from: the published method, and the plainest quantizer.
+STANDARD = ("official", "composite", "zigzag", "init", "rtn", "midpoint", "adamw")
+
+
 def tie_order(value: str) -> tuple:
-    # Among equally common values: the larger number, what is switched on, then by alphabet.
+    # Among equally common values: the larger number, what is switched on, what is standard, then
+    # by alphabet.
     if number(value) is not None:
         return (0, -number(value), "")
-    return (1, 0 if switch(value) else 1, value)
+    return (1, 0 if switch(value) else 1, value not in STANDARD, value)
 
 
 def number(value: str) -> float | None:
@@ -39,13 +65,22 @@ def setting_list(settings: dict) -> list:
     order = ("method.preset", "method.rotation", "method.block_size", "method.partition",
              "method.global_reflection", "method.smoothing")
     keys = [key for key in order if key in settings] + sorted(set(settings) - set(order))
-    return [_setting_words(key, settings[key]) for key in keys]
+    clips = {}
+    for key in keys:
+        if key.startswith("quant.") and key.endswith(".clip_ratio"):
+            clips.setdefault(settings[key], []).append(key)
+    together = {key for own in clips.values() for key in own}
+    words = [_setting_words(key, settings[key]) for key in keys if key not in together]
+    return words + [f"clip {', '.join(key.split('.')[1] for key in own)} {value}"
+                    for value, own in clips.items()]
 
 
 def _setting_words(key: str, value: str) -> str:
     name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
     if key in ("method.preset", "method.rotation", "method.partition"):
         return value
+    if key == "quant.rounding":
+        return f"{value} rounding"
     if key == "method.block_size":
         return f"B={value}"
     if key == "method.smoothing" and number(value) is not None:

@@ -22,10 +22,12 @@ from analysis.labels import label, setting_list, tie_order, width_order
 FORMAT, FORMAT_VERSION = "ruquant-results", 1
 KEYS = {"trial": str, "about": str, "method": str, "widths": str, "seed": int,
         "random": bool, "config": dict, "axes": dict, "inputs": dict, "token_ranges": dict,
-        "math_backend": str, "build_preset": str, "metrics": dict, "windows": dict, "sites": dict, "fallbacks": list}
+        "math_backend": str, "build_preset": str, "metrics": dict, "windows": dict,
+        "sites": dict, "fallbacks": list}
 INPUT_KEYS = ("model", "model_note", "stream")
 TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory_mib", "threads")
 WINDOW_KEYS = ("nll", "nll_float")
+BIN_KEYS = ("code", "share", "shift", "within")
 
 
 class RunError(Exception):
@@ -76,25 +78,48 @@ class Trial:
 
     def samples(self) -> dict:
         """site → (before, after), float32 [tokens, channels], read from results.h5 when asked."""
-        path = self.folder / "results.h5"
-        if not path.exists():
-            return {}
-        with h5py.File(path, "r") as file:
+        with self._arrays() as file:
             found = {}
             for site, pair in file.get("samples", {}).items():
                 if "before" not in pair or "after" not in pair:
-                    raise RunError(f"{path}: /samples/{site} needs both before and after")
+                    raise RunError(f"{file.filename}: /samples/{site} needs both before and after")
                 found[site] = (pair["before"][()], pair["after"][()])
             return found
 
+    def bins(self) -> dict:
+        """site → "before" and "after" (the transform) → what lies in the bins of the activation
+        quantizer: "code" [L], "share" [L] of entries, "shift" [L] = mean of (x − midpoint)/Δ,
+        and "within" [cells], the density of the place inside inner bins, mean 1."""
+        with self._arrays() as file:
+            found = {}
+            for site, sides in file.get("bins", {}).items():
+                for side in ("before", "after"):
+                    missing = [name for name in BIN_KEYS
+                               if side not in sides or name not in sides[side]]
+                    if missing:
+                        raise RunError(f"{file.filename}: /bins/{site}/{side} lacks "
+                                       f"{', '.join(missing)}")
+                found[site] = {side: {name: sides[side][name][()].astype(float)
+                                      for name in BIN_KEYS} for side in ("before", "after")}
+            return found
+
+    def items(self) -> dict:
+        """<task>.<measure> → value of every item, e.g. piqa.acc → [items] of zeros and ones."""
+        with self._arrays() as file:
+            return {name: values[()] for name, values in file.get("items", {}).items()}
+
     def revision(self) -> str:
         """Source revision, an attribute of results.h5; empty where it was not recorded."""
-        path = self.folder / "results.h5"
-        if not path.exists():
-            return ""
-        with h5py.File(path, "r") as file:
+        with self._arrays() as file:
             value = file.attrs.get("revision", "")
             return value.decode() if isinstance(value, bytes) else str(value)
+
+    def _arrays(self):
+        """results.h5 opened for reading; where there is none, an empty file in memory."""
+        path = self.folder / "results.h5"
+        if path.exists():
+            return h5py.File(path, "r")
+        return h5py.File("none", "w", driver="core", backing_store=False)
 
 
 @dataclass(frozen=True)
@@ -255,13 +280,15 @@ class Run:
 
     def base_note(self, groups, without: tuple = ()) -> str:
         """The sentence that says what a bare method name in a figure stands for."""
-        notes = []
+        meanings = {}
         for method in sorted({group.method for group in groups}):
             shown = {k: v for k, v in self._bases[method].items() if k not in without}
             if shown:
-                notes.append(f"{method} means {', '.join(setting_list(shown))}")
-        if not notes:
+                meanings.setdefault(", ".join(setting_list(shown)), []).append(method)
+        if not meanings:
             return ""
+        notes = [f"{', '.join(methods)} mean{'s' if len(methods) == 1 else ''} {words}"
+                 for words, methods in meanings.items()]
         return f"By itself, {'; '.join(notes)}. Variants are named by what differs."
 
 

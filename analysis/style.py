@@ -8,7 +8,6 @@ drawn below and kept in the file's metadata, and the same numbers go beside it a
 import csv
 import io
 import math
-import textwrap
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, Symmetri
 
 WIDTH = 7.0         # inches, the text width of a two-column page
 SEEDS_WANTED = 5    # a random method on fewer is a preview
+DPI = {"pdf": 300, "png": 200}
 LOG_RANGE = 5       # largest over smallest value from which an axis is logarithmic
 INK, MUTED, FAINT, MARK = "#222222", "#666666", "#d9d9d9", "#a33b00"
 
@@ -99,8 +99,9 @@ class Sheet:
         left, low, width, height = engine.get()["rect"]
         place = {"loc": "upper right", "bbox_to_anchor": (0.998, low + height), "handlelength": 3.2}
         if below:
+            columns = 8 if max(len(text) for text in entries) < 16 else 5
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, low), "handlelength": 2.6,
-                     "columnspacing": 1.1, "ncols": min(len(entries), 8)}
+                     "columnspacing": 1.1, "ncols": min(len(entries), columns)}
         legend = self.figure.legend(entries.values(), entries.keys(), labelspacing=0.6,
                                     borderaxespad=0.2, **place)
         # The panels give up exactly the room that the legend takes.
@@ -199,7 +200,7 @@ def _numbers(values: set) -> str:
 def open_sheet(title: str, caption: str, body: float, mark: str) -> Sheet:
     """A figure with `body` inches for its panels, under a title and over its caption."""
     plt.rcParams.update(SETTINGS)
-    lines = textwrap.wrap(caption, 150)
+    lines = _wrapped(caption, 148)
     top, bottom = 0.30, 0.135 * len(lines) + 0.12
     height = top + body + bottom
     figure = plt.figure(figsize=(WIDTH, height), layout="constrained")
@@ -215,14 +216,27 @@ def open_sheet(title: str, caption: str, body: float, mark: str) -> Sheet:
     return Sheet(figure, title, caption, mark)
 
 
+def _wrapped(text: str, width: float) -> list:
+    """Lines of about `width` small letters; capitals and digits are wider."""
+    lines, room = [[]], width
+    for word in text.split():
+        size = 1 + sum(1.3 if letter.isupper() or letter.isdigit() else 1 for letter in word)
+        if size > room and lines[-1]:
+            lines.append([])
+            room = width
+        lines[-1].append(word)
+        room -= size
+    return [" ".join(words) for words in lines]
+
+
 def save(sheet: Sheet, folder: Path, name: str, rows: list) -> Drawn:
     """Writes name.pdf, name.png and name.csv (rows: dicts with the same keys); no clock in them."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {kind: folder / f"{name}.{kind}" for kind in ("pdf", "png", "csv")}
     subject = f"{sheet.mark + '. ' if sheet.mark else ''}{sheet.caption}"
-    sheet.figure.savefig(paths["pdf"], dpi=300, metadata={"Title": sheet.title, "Subject": subject,
-                                                 "CreationDate": None})
-    sheet.figure.savefig(paths["png"], dpi=200, metadata={
+    sheet.figure.savefig(paths["pdf"], dpi=DPI["pdf"], metadata={
+        "Title": sheet.title, "Subject": subject, "CreationDate": None})
+    sheet.figure.savefig(paths["png"], dpi=DPI["png"], metadata={
         "Title": sheet.title, "Description": subject, "Software": None})
     plt.close(sheet.figure)
     text = io.StringIO()
@@ -291,6 +305,20 @@ def reach(groups_of_values, intervals) -> list:
     floor = max(low - room, 0.8 * low) if low > 0 else low - room
     ends = [end for i in intervals if math.isfinite(i.half) for end in (i.low, i.high)]
     return values + [min(max(end, floor), high + room) for end in ends]
+
+
+def around_zero(values) -> list:
+    """Values for scale_axis of differences: zero among them and not at the edge."""
+    finite = [v for v in values if math.isfinite(v)] or [1.0]
+    low, high = min(0.0, *finite), max(0.0, *finite)
+    margin = 0.08 * (high - low)
+    return [*finite, 0.0, *([-margin] if low == 0 else []), *([margin] if high == 0 else [])]
+
+
+def symlog_words(panel, letter: str) -> str:
+    """What to add to an axis label where the axis is not linear throughout."""
+    scale = getattr(panel, f"get_{letter}scale")()
+    return " (linear near zero, logarithmic beyond)" if scale == "symlog" else ""
 
 
 def clipped(interval, limits: tuple) -> tuple:

@@ -12,6 +12,7 @@ import argparse
 import math
 import sys
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +20,21 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import stats, style  # noqa: E402
+from analysis import fig_tasks, stats, style  # noqa: E402
 from analysis.labels import label  # noqa: E402
 from analysis.runs import Run, RunError, load_run  # noqa: E402
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",
-         "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "α": r"$\alpha$", "–": "--"}
+         "±": r"$\pm$", "−": "$-$", "·": r"$\cdot$", "α": r"$\alpha$", "λ": r"$\lambda$",
+         "→": r"$\to$", "–": "--"}
 
 
 @dataclass(frozen=True)
 class Table:
+    """A cell of the head is a text, or a text over a text: neighbours with the same upper one
+    share it."""
+
     name: str
     title: str
     head: tuple
@@ -37,17 +42,29 @@ class Table:
     note: str
 
     def markdown(self) -> str:
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        head = [cell if isinstance(cell, str) else " ".join(cell) for cell in self.head]
+        lines = [head, ["---"] * len(head), *self.rows]
         body = "\n".join("| " + " | ".join(row) + " |" for row in lines)
         return f"### {self.title}\n\n{body}\n\n{self.note}\n"
 
     def latex(self) -> str:
-        def line(cells):
-            return " & ".join(escape(cell) for cell in cells) + r" \\"
-        rows = "\n".join(line(row) for row in self.rows)
+        rows = "\n".join(_line(row) for row in self.rows)
         return (f"% {self.title}\n\\begin{{tabular}}{{l{'r' * (len(self.head) - 1)}}}\n\\toprule\n"
-                f"{line(self.head)}\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n"
+                f"{self._latex_head()}\n\\midrule\n{rows}\n\\bottomrule\n\\end{{tabular}}\n"
                 f"\\gdef\\tablenote{{{escape(self.note)}}}\n")
+
+    def _latex_head(self) -> str:
+        if all(isinstance(cell, str) for cell in self.head):
+            return _line(self.head)
+        pairs = [("", cell) if isinstance(cell, str) else cell for cell in self.head]
+        spans = [(text, len(list(own))) for text, own in groupby(pairs, key=lambda pair: pair[0])]
+        upper = " & ".join(rf"\multicolumn{{{count}}}{{c}}{{{escape(text)}}}"
+                           for text, count in spans) + r" \\"
+        return f"{upper}\n{_line([lower for _, lower in pairs])}"
+
+
+def _line(cells) -> str:
+    return " & ".join(escape(cell) for cell in cells) + r" \\"
 
 
 def escape(text: str) -> str:
@@ -68,17 +85,15 @@ def tables(run: Run) -> list:
     """All tables that the run has data for."""
     made = []
     if any(trial.has_language for trial in run.trials):
-        made.append(_by_widths(run, "loss", "Loss over float (nats per token)", _loss_cell))
-        made.append(_by_widths(run, "perplexity", "Perplexity", _perplexity_cell))
-    made.append(_cost(run))
-    tasks = sorted({key.split(".")[1] for trial in run.trials for key in trial.metrics
-                    if key.startswith("task.")})
-    if tasks:
-        made.append(_tasks(run, tasks))
+        made.append(by_widths(run, "loss", "Loss over float (nats per token)", loss_cell))
+        made.append(by_widths(run, "perplexity", "Perplexity", perplexity_cell))
+    made.append(cost(run))
+    if fig_tasks.task_names(run):
+        made.append(tasks(run))
     return made
 
 
-def _rows_of(run: Run) -> dict:
+def rows_of(run: Run) -> dict:
     """label → {widths → group}, in the order of methods."""
     rows = {}
     for group in sorted(run.groups, key=lambda g: (style.method_order(g.method), g.label)):
@@ -86,26 +101,26 @@ def _rows_of(run: Run) -> dict:
     return rows
 
 
-def _by_widths(run: Run, name, title, cell_of) -> Table:
+def by_widths(run: Run, name, title, cell_of) -> Table:
     rows = []
-    for text, groups in _rows_of(run).items():
+    for text, groups in rows_of(run).items():
         rows.append([text, *(cell_of(groups[w]) if w in groups else "–" for w in run.widths)])
-    return Table(name, title, ("method", *run.widths), tuple(rows), _note(run))
+    return Table(name, title, ("method", *run.widths), tuple(rows), note(run))
 
 
-def _loss_cell(group) -> str:
+def loss_cell(group) -> str:
     text = cell(group.losses, 3)
     lost = any(trial.diverged for trial in group.trials)
     return f"{text} (diverged)" if lost and text != "diverged" else text
 
 
-def _perplexity_cell(group) -> str:
+def perplexity_cell(group) -> str:
     return cell([trial.ppl for trial in group.trials], 2)
 
 
-def _cost(run: Run) -> Table:
+def cost(run: Run) -> Table:
     rows = []
-    for text, groups in _rows_of(run).items():
+    for text, groups in rows_of(run).items():
         trials = [trial for group in groups.values() for trial in group.trials]
 
         def times(key, own=trials):
@@ -113,46 +128,64 @@ def _cost(run: Run) -> Table:
         bits = sorted({round(trial.metrics["weight.effective_bits"], 2) for trial in trials
                        if "weight.effective_bits" in trial.metrics})
         weights = times("apply_seconds")
+        plan = times("plan_cpu_seconds")
         rows.append([text, f"{np.mean(times('plan_seconds')):.1f}",
+                     f"{np.mean(plan):.1f}" if plan else "–",
                      f"{np.mean(weights):.1f}" if weights else "–",
                      ", ".join(f"{b:g}" for b in bits) or "–",
                      f"{max(times('peak_memory_mib')):.0f}", str(len(trials))])
     return Table("cost", "Cost of construction",
-                 ("method", "plan, s", "weights, s", "bits a weight", "peak memory, MiB", "trials"),
-                 tuple(rows), "Mean seconds; largest peak memory. " + _note(run))
+                 ("method", "plan, s", "plan, processor s", "weights, s", "bits a weight",
+                  "peak memory, MiB", "trials"), tuple(rows),
+                 "Mean seconds by the clock, which other load lengthens, and of all processors; "
+                 "largest peak memory of the process by the end of a trial. " + note(run))
 
 
-def _tasks(run: Run, tasks) -> Table:
-    rows = []
-    for text, groups in _rows_of(run).items():
+def tasks(run: Run) -> Table:
+    """Accuracies in percent with 95 % intervals over items, and what is kept of the float
+    model's."""
+    names = fig_tasks.task_names(run)
+    if not names:
+        raise style.Unsupported("no zero-shot task was scored")
+    guess = {task: fig_tasks.chance(run, task) for task in names}
+    shown = [*names, fig_tasks.KEPT, fig_tasks.ABOVE]
+    rows, floats = [], []
+    for text, groups in rows_of(run).items():
         for widths, group in groups.items():
-            cells = [cell([100 * trial.metrics[f"task.{task}.{kind}"] for trial in group.trials], 1)
-                     if (kind := _measure(group, task)) else "–" for task in tasks]
-            rows.append([f"{text}, {widths}", *cells])
-    return Table("tasks", "Zero-shot accuracy (percent)", ("method and widths", *tasks),
-                 tuple(rows), "acc_norm where the task has it, else acc. " + _note(run))
+            if not all(fig_tasks.measure(group.trials[0], task) for task in names):
+                continue
+            scores = [fig_tasks.score(group, what, names, guess) for what in shown]
+            rows.append([f"{text}, {widths}", *(_score_cell(score) for score in scores),
+                         str(len(group.trials))])
+            floats = [f"{score.level:.1f}" for score in scores]
+    return Table("tasks", "Zero-shot accuracy (percent)",
+                 ("method and widths", *shown, "seeds"),
+                 (["float", *floats, "–"], *rows),
+                 "acc_norm where the task has it, else acc; 95 % intervals over items. Kept: mean "
+                 "accuracy relative to the float model's, as it is and above chance. " + note(run))
 
 
-def _measure(group, task) -> str | None:
-    known = group.trials[0].metrics
-    return next((kind for kind in ("acc_norm", "acc") if f"task.{task}.{kind}" in known), None)
+def _score_cell(score) -> str:
+    mean = f"{score.seeds.mean:.1f}".replace("-", "−")
+    return f"{mean} ± {score.items_half:.1f}" if math.isfinite(score.items_half) else mean
 
 
-def _note(run: Run) -> str:
+def note(run: Run) -> str:
     mark = style.preview_mark(run.groups)
     return f"{mark + '. ' if mark else ''}{style.provenance(run.trials)}"
 
 
 def write(run: Run) -> list:
-    """Writes all tables; returns their paths without ending."""
-    folder = run.folder / "tables"
+    """Writes all tables of a run; returns their paths without ending."""
+    return [save(table, run.folder / "tables") for table in tables(run)]
+
+
+def save(table: Table, folder: Path) -> Path:
+    """Writes name.md and name.tex; returns the path without ending."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for table in tables(run):
-        (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
-        paths.append(folder / table.name)
-    return paths
+    (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
+    (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
+    return folder / table.name
 
 
 def main(arguments=None) -> int:

@@ -40,7 +40,7 @@ RUQUANT_DEFAULTS = {"method.preset": "official", "method.rotation": "composite",
 
 
 def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32, tokens=16,
-             samples=True) -> Path:
+             samples=True, sites=("10.mlp_in",), bins=False, tasks=()) -> Path:
     """A run with every combination of design, widths and seeds; seedless methods run once."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,9 +57,15 @@ def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32,
                 add_sites(data, loss, rng)
                 if method == "ruquant":
                     add_learning(data, rng)
+                for number, task in enumerate(tasks):
+                    add_task(data, task, 0.25 / (1 + loss * factor) + 0.04 * number, rng)
                 write_trial(folder / ids[-1], data)
                 if samples:
-                    write_samples(folder / ids[-1], method, rng, channels, tokens)
+                    write_samples(folder / ids[-1], method, rng, channels, tokens, sites)
+                if bins:
+                    write_bins(folder / ids[-1], method, loss)
+                if tasks:
+                    write_items(folder / ids[-1], data, rng)
     return folder
 
 
@@ -130,7 +136,33 @@ def add_sites(data, loss, rng) -> None:
             error = -19 + 4 * np.log(loss) + 1.5 * place + 0.05 * layer + 0.4 * rng.normal()
             data["sites"][f"layers.{layer}.{kind}"] = {
                 "output_error_db": error, "activation_error_db": error - 2, "range_ratio": 0.4,
-                "kurtosis": 5.0}
+                "kurtosis": 5.0, **shapes(loss + 0.1 * place, rng)}
+    measures = {name for site in data["sites"].values() for name in site}
+    for name in sorted(measures):
+        for kind in KINDS:
+            data["metrics"][f"tensor.{name}.{kind}"] = float(np.mean(
+                [data["sites"][f"layers.{layer}.{kind}"][name] for layer in LAYERS]))
+
+
+def shapes(loss, rng) -> dict:
+    """Made-up measures of how uniform a tensor is; closer to uniform at a smaller loss."""
+    noise = 0.02 * rng.standard_normal(5)
+    return {"uniformity_ks": 0.1 + 0.06 * loss + 0.1 * noise[0],
+            "uniform_gap_db": 2 + 3 * loss + noise[1], "lloyd_max_gap_db": 1 + 3 * loss + noise[2],
+            "centroid_shift": 0.02 + 0.01 * loss + 0.1 * noise[3],
+            "range_over_rms": 4 + 2 * loss + noise[4]}
+
+
+def add_task(data, task, kept, rng, items=40, chance=0.25) -> None:
+    """A made-up accuracy `kept` above chance, where the float model is 0.25 above it."""
+    accuracy = float(np.round((chance + kept + 0.01 * rng.normal()) * items) / items)
+    reference = chance + 0.25
+    for kind in ("acc", "acc_norm"):
+        name = f"task.{task}.{kind}"
+        data["metrics"] |= {name: accuracy, f"{name}_float": reference,
+                            f"{name}_stderr": (accuracy * (1 - accuracy) / (items - 1)) ** 0.5,
+                            f"{name}_kept": accuracy / reference,
+                            f"{name}_kept_above_chance": (accuracy - chance) / 0.25}
 
 
 def write_trial(folder, data, status="done") -> None:
@@ -138,20 +170,116 @@ def write_trial(folder, data, status="done") -> None:
     (folder / "config.yaml").write_text("seed: 1\n")
     (folder / "status").write_text(status + "\n")
     (folder / "results.json").write_text(json.dumps(data))
-    timing = {"plan_seconds": 8.0, "apply_seconds": 2.0, "evaluate_seconds": 30.0,
-              "total_seconds": 41.0, "peak_memory_mib": 1900.0, "threads": 2}
+    pace = 1 + 3 * len(data["method"]) + 0.2 * data["seed"]
+    timing = {"plan_seconds": pace, "apply_seconds": 2.0, "evaluate_seconds": 30.0,
+              "total_seconds": 41.0, "peak_memory_mib": 1800 + 9 * pace, "threads": 2}
     (folder / "timing.json").write_text(json.dumps(timing))
 
 
-def write_samples(folder, method, rng, channels, tokens) -> None:
+def write_samples(folder, method, rng, channels, tokens, sites=("10.mlp_in",)) -> None:
     """Activations with a few outlier channels and one massive token, and their rotation."""
+    with h5py.File(folder / "results.h5", "w") as file:
+        file.attrs["revision"] = "fab123"
+        for site in sites:
+            before, after = _sample(method, rng, channels, tokens)
+            file[f"samples/{site}/before"], file[f"samples/{site}/after"] = before, after
+
+
+def _sample(method, rng, channels, tokens) -> tuple:
     base = np.random.default_rng(7)
     before = base.standard_normal((tokens, channels)) * base.gamma(2, 0.5, channels)
     before[:, base.choice(channels, max(1, channels // 90), replace=False)] *= 18
     before[0, base.choice(channels, 2, replace=False)] = 260
     turn = np.linalg.qr(rng.standard_normal((channels, channels)))[0]
     mix = {"rtn": np.eye(channels), "smoothquant": np.diag(1 / np.abs(before).max(0) ** 0.6)}
-    with h5py.File(folder / "results.h5", "w") as file:
-        file.attrs["revision"] = "fab123"
-        file["samples/10.mlp_in/before"] = before.astype(np.float32)
-        file["samples/10.mlp_in/after"] = (before @ mix.get(method, turn)).astype(np.float32)
+    return before.astype(np.float32), (before @ mix.get(method, turn)).astype(np.float32)
+
+
+def write_bins(folder, method, loss, levels=16, cells=16) -> None:
+    """Bins of a bell that is the narrower the larger the loss, at two layers of every kind."""
+    codes = np.arange(levels)
+    with h5py.File(folder / "results.h5", "a") as file:
+        for layer in LAYERS[:2]:
+            for kind in KINDS:
+                after = 0.08 if method == "rtn" else 0.3 / (1 + loss)
+                for side, width in (("before", 0.08), ("after", after)):
+                    place = (codes + 0.5) / levels - 0.5
+                    share = np.exp(-(place / width) ** 2 / 2) + 1e-4
+                    group = file.create_group(f"bins/{layer}.{kind}/{side}")
+                    group["code"], group["share"] = codes, share / share.sum()
+                    group["shift"] = -0.004 * np.sign(place) * np.minimum(1 / width, 40)
+                    group["within"] = 1 + (0.02 / width) * np.cos(np.linspace(-3, 3, cells))
+
+
+def write_items(folder, data, rng, items=40) -> None:
+    with h5py.File(folder / "results.h5", "a") as file:
+        for key, value in data["metrics"].items():
+            if key.startswith("task.") and key.split(".")[2] in ("acc", "acc_norm"):
+                right = np.zeros(items)
+                right[rng.permutation(items)[:round(value * items)]] = 1
+                file[f"items/{key.removeprefix('task.')}"] = right
+
+
+ABLATION_DEFAULTS = {"method.block_size": "64", "method.steps": "16", "method.permutations": "1",
+                     "method.givens_per_step": "3", "method.rotation": "composite",
+                     "method.partition": "zigzag", "method.global_reflection": "init",
+                     "method.epochs": "3", "calibration.mean_windows": "128",
+                     "quant.activation.clip_ratio": "0.9", "quant.queries.clip_ratio": "0.9",
+                     "quant.keys.clip_ratio": "0.9", "quant.weight.clip_ratio": "0.8"}
+ABLATIONS = [({}, 0.5), ({"method.block_size": "8"}, 1.6), ({"method.block_size": "16"}, 0.9),
+             ({"method.block_size": "32"}, 0.6), ({"method.block_size": "128"}, 0.49),
+             ({"method.steps": "1"}, 0.8), ({"method.steps": "4"}, 0.56),
+             ({"method.steps": "64"}, 0.5), ({"method.permutations": "0"}, 0.62),
+             ({"method.permutations": "2"}, 0.5), ({"method.givens_per_step": "0"}, 0.53),
+             ({"method.givens_per_step": "6"}, 0.5), ({"method.rotation": "householder"}, 0.53),
+             ({"method.rotation": "givens"}, 0.66), ({"method.partition": "contiguous"}, 0.57),
+             ({"method.global_reflection": "none"}, 0.51),
+             ({"method.global_reflection": "finetuned"}, 0.47),
+             ({"method.global_reflection": "finetuned", "method.epochs": "1"}, 0.48),
+             ({"calibration.mean_windows": "16"}, 0.505),
+             ({f"quant.{name}.clip_ratio": "1" for name in ("activation", "queries", "keys")},
+              0.58), ({"quant.weight.clip_ratio": "1"}, 0.56)]
+BASELINES = ["rtn", "smoothquant", "quarot", "duquant", "ruquant"]
+ROUNDINGS = {"rtn": 1.0, "gptq": 0.8}
+WEIGHT_WIDTHS = {"W4A16-Q16K16V16": 0.2, "W2A16-Q16K16V16": 2.0}
+
+
+def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
+    """A folder of every run that the paper is drawn from, small and made up."""
+    folder = Path(folder)
+    losses = {method: loss for method, settings, loss in DESIGN[::-1] if not settings}
+    losses["duquant"] = 0.52
+
+    def design(methods, **axes):
+        return [(method, {"quant.rounding": rounding}, losses[method] * factor)
+                for method in methods for rounding, factor in axes.get("roundings",
+                                                                       ROUNDINGS).items()]
+    small = {"seeds": seeds[:2], "samples": False}
+    make_run(folder / "baselines", design(BASELINES), seeds, WIDTHS | WEIGHT_WIDTHS,
+             samples=False)
+    make_run(folder / "ablations", [("ruquant", {**ABLATION_DEFAULTS, **changed}, loss)
+                                    for changed, loss in ABLATIONS], seeds,
+             {"W4A4-Q4K4V4": 1.0}, samples=False)
+    write_trends(folder / "ablations")
+    make_run(folder / "mechanisms", design(["rtn", "quarot", "ruquant"]), seeds[:3],
+             {"W4A4-Q4K4V4": 1.0} | WEIGHT_WIDTHS, samples=False)
+    write_trends(folder / "mechanisms")
+    make_run(folder / "sites", [(method, {}, losses[method]) for method in BASELINES], seeds,
+             {"W4A4-Q4K4V4": 1.0}, sites=("10.attn_in", "10.mlp_out"), bins=True)
+    make_run(folder / "weight_only", design(["rtn"]), widths=WEIGHT_WIDTHS, **small)
+    make_run(folder / "second_model", design(BASELINES), **small)
+    make_run(folder / "tasks", [(method, {}, losses[method]) for method in BASELINES],
+             tasks=("piqa", "arc_easy"), **small)
+    write_construction(folder / "construction")
+    return folder
+
+
+def write_construction(folder) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{"method": method, "width": width, "flops": work * width**2,
+             "seconds": [work * width**2 * 1e-9 * (1 + 0.02 * i) for i in range(5)],
+             "floor_seconds": work * width**2 * 0.5e-9}
+            for method, work in (("ruquant", 40), ("duquant", 90)) for width in (576, 1536, 4096)]
+    (folder / "construction.json").write_text(json.dumps({
+        "format": "ruquant-construction", "format_version": 1,
+        "machine": {"cpu": "made-up CPU", "threads": 1}, "rows": rows}))

@@ -111,7 +111,8 @@ class Drawing(unittest.TestCase):
     def setUpClass(cls):
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
-        cls.folder = fixture.make_run(Path(holder.name) / "demo", DESIGN)
+        cls.folder = fixture.make_run(Path(holder.name) / "demo", DESIGN, bins=True,
+                                      tasks=("piqa", "arc_easy"))
         fixture.write_trends(cls.folder)
         (cls.folder / "t003" / "status").write_text("failed: NaN at layers.3.mlp_out\n")
         cls.lines = draw.draw(cls.folder)
@@ -121,9 +122,11 @@ class Drawing(unittest.TestCase):
         for name in names:
             for kind in ("pdf", "png", "csv"):
                 self.assertGreater((self.folder / "figures" / f"{name}.{kind}").stat().st_size, 100)
-        # One seed of quarot failed; learning shows ruquant alone.
-        self.assertEqual(sum("PREVIEW: 2 seeds" in line for line in self.lines), len(names) - 1)
-        self.assertEqual(sum("PREVIEW: 3 seeds" in line for line in self.lines), 1)
+        # One seed of quarot failed; some figures show ruquant alone.
+        alone = ("learning", "ablation", "sensitivity")
+        for name in names:
+            line = next(line for line in self.lines if f"/{name}.pdf" in line)
+            self.assertIn(f"PREVIEW: {3 if name in alone else 2} seeds", line)
 
     def test_captions_hold_the_provenance(self):
         for figure in draw.FIGURES:

@@ -88,11 +88,16 @@ class Gathering(RunFolder):
         run = runs.load_run(self.folder)
         self.assertEqual([g.diverged for g in run.groups if g.method == "quarot"], [1, 0])
 
+    def test_clip_ratios_that_agree_are_named_together(self):
+        settings = {f"quant.{name}.clip_ratio": "1" for name in ("activation", "keys")}
+        self.assertEqual(labels.setting_list({**settings, "quant.weight.clip_ratio": "0.8"}),
+                         ["clip activation, keys 1", "clip weight 0.8"])
+
     def test_labels_of_single_settings(self):
         settings = {"method.smoothing": "none", "method.global_reflection": "init",
                     "method.rotation": "givens", "quant.weight.clip_ratio": "0.9"}
         self.assertEqual(labels.label("ruquant", settings), "ruquant (givens, reflection init, "
-                         "no smoothing, quant.weight.clip_ratio=0.9)")
+                         "no smoothing, clip weight 0.9)")
 
 
 class Unfinished(RunFolder):

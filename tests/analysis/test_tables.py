@@ -67,12 +67,19 @@ class Written(unittest.TestCase):
         self.assertRegex(self.table("loss")[0], r"\| rtn \| diverged \|")
 
     def test_tasks_and_cost(self):
+        tasks = {"task.piqa.acc": 0.6, "task.piqa.acc_float": 0.7, "task.piqa.acc_norm": 0.625,
+                 "task.piqa.acc_norm_float": 0.75, "task.piqa.acc_norm_kept_above_chance": 0.5,
+                 "task.boolq.acc": 0.5, "task.boolq.acc_float": 0.75,
+                 "task.boolq.acc_kept_above_chance": 0.25}
         self.change("ruquant", lambda data: data["metrics"].update(
-            {"task.piqa.acc": 0.6, "task.piqa.acc_norm": 0.625, "task.boolq.acc": 0.5,
-             "weight.effective_bits": 4.046875}))
+            {**tasks, "weight.effective_bits": 4.046875}))
         markdown = self.table("tasks")[0]
-        self.assertIn("| ruquant, W4A4-Q4K4V4 | 50.0 ± 0.0 | 62.5 ± 0.0 |", markdown)
-        self.assertIn("| rtn, W4A4-Q4K4V4 | – | – |", markdown)
+        # Kept: 1.125/1.5; chance is 1/2 for piqa and 5/12 for boolq; above it 1/2 and 1/4.
+        self.assertIn("| method and widths | boolq | piqa | kept | kept above chance | seeds |",
+                      markdown)
+        self.assertIn("| float | 75.0 | 75.0 | 100.0 | 100.0 | – |", markdown)
+        self.assertIn("| ruquant, W4A4-Q4K4V4 | 50.0 | 62.5 | 75.0 | 37.5 | 3 |", markdown)
+        self.assertNotIn("| rtn,", markdown)
         cost = self.table("cost")[0]
         self.assertIn("| 4.05 |", cost)
 

@@ -1,0 +1,103 @@
+"""Tables of the study that go beyond those of a single run: roundings side by side, what single
+changes cost, weight-only rounding over several runs."""
+
+import re
+
+import numpy as np
+
+from analysis import compare, departures, style, tables
+from analysis.labels import label
+from analysis.runs import Run
+
+ROUNDING = "quant.rounding"
+ROUNDINGS = ("rtn", "gptq")
+
+
+def weight_only(widths: str) -> bool:
+    """W3A16-Q16K16V16 and the like: weights alone are rounded."""
+    return bool(re.fullmatch(r"W\d-?A16-Q16K16V16", widths))
+
+
+def by_rounding(run: Run, name, title, cell_of, of_weights: bool) -> tables.Table:
+    """A row a method with its settings; under each setting of widths a column a rounding."""
+    widths = [w for w in run.widths if weight_only(w) == of_weights]
+    rows, groups = {}, [group for group in run.groups if group.widths in widths]
+    for group in sorted(groups, key=lambda g: (style.method_order(g.method), g.label)):
+        rest = {key: value for key, value in group.settings.items() if key != ROUNDING}
+        rounding = group.trials[0].config.get(ROUNDING, ROUNDINGS[0])
+        rows.setdefault(label(group.method, rest), {})[group.widths, rounding] = group
+    columns = [(w, rounding) for w in widths for rounding in ROUNDINGS
+               if any((w, rounding) in cells for cells in rows.values())]
+    if not columns:
+        raise style.Unsupported(f"no trial at widths for {name}")
+    body = [[text, *(cell_of(cells[c]) if c in cells else "–" for c in columns)]
+            for text, cells in rows.items()]
+    shown = [group for cells in rows.values() for group in cells.values()]
+    return tables.Table(name, title, ("method", *columns), tuple(body),
+                        "Weights rounded to nearest (rtn) and by GPTQ. " + _note(shown))
+
+
+def ablation(run: Run) -> tables.Table:
+    """Every single change of a setting, its paired difference to the default and the verdict."""
+    widths = departures.best_covered_widths(run)
+    found = departures.departures(run, widths)
+    if not found:
+        raise style.Unsupported("no method was measured at two settings")
+    bases = {d.base.method: d.base for d in found}
+    rows = [[f"{method}, default", tables.loss_cell(base), *["–"] * 3, str(len(base.trials)), "–"]
+            for method, base in bases.items()]
+    rows += [[d.words, tables.loss_cell(d.group),
+              compare.signed(d.pair.windows.mean, "+.3f"), _half(d.pair.seeds.half),
+              _half(d.pair.windows.half), str(len(d.group.trials)), d.pair.verdict]
+             for d in found]
+    words = "; ".join(f"{method}, {departures.base_words(base)}" for method, base in bases.items())
+    return tables.Table(
+        "ablation", f"Single changes of settings ({widths})",
+        ("change", "loss over float", *(("minus the default", what) for what in
+                                        ("mean", "± seeds", "± windows")), "seeds", "verdict"),
+        tuple(rows), "Nats per token; half widths of 95 % t-intervals of paired differences. "
+        f"Default: {words}. " + _note([g for d in found for g in (d.base, d.group)]))
+
+
+def _half(half: float) -> str:
+    return f"{half:.3f}" if np.isfinite(half) else "–"
+
+
+def roundings(runs: list) -> tables.Table:
+    """Weight-only rounding: a row a run, model, method and rounding."""
+    groups = [(group, run) for run in runs for group in run.groups
+              if weight_only(group.widths) and group.trials[0].has_language]
+    if not groups:
+        raise style.Unsupported("no trial rounds weights alone")
+    widths = sorted({group.widths for group, _ in groups}, reverse=True)
+    rows = {}
+    for group, run in groups:
+        trial = group.trials[0]
+        rounding = trial.config.get(ROUNDING, "rtn")
+        rest = {key: value for key, value in group.settings.items() if key != ROUNDING}
+        key = (run.name, trial.inputs["model"], label(group.method, rest), rounding)
+        rows.setdefault(key, {})[group.widths] = group
+    columns = [(w, name) for w in widths for name in ("loss over float", "bits a weight")]
+    body = [[*key, *(_rounding_cell(cells, *c) for c in columns)]
+            for key, cells in sorted(rows.items())]
+    return tables.Table(
+        "weight_only", "Weight-only rounding", ("run", "model", "method", "rounding", *columns),
+        tuple(body), "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
+        "bits with scales, zero points and masks. Runs are measured on windows of their own: "
+        "compare within a run. " + _note([group for group, _ in groups]))
+
+
+def _rounding_cell(cells, widths, name) -> str:
+    if widths not in cells:
+        return "–"
+    if name == "loss over float":
+        return tables.loss_cell(cells[widths])
+    bits = [trial.metrics["weight.effective_bits"] for trial in cells[widths].trials
+            if "weight.effective_bits" in trial.metrics]
+    return f"{np.mean(bits):.2f}" if bits else "–"
+
+
+def _note(groups) -> str:
+    mark = style.preview_mark(groups)
+    trials = {trial.folder: trial for group in groups for trial in group.trials}
+    return f"{mark + '. ' if mark else ''}{style.provenance(trials.values())}"

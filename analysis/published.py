@@ -1,0 +1,140 @@
+"""Numbers that others published, each with its source, and tables that set them beside ours. They
+are of other models, texts and protocols: they never share a column with a measurement of ours.
+
+published.csv has a row a number: method; variant (rtn, gptq: the weight rounding; lwc, finetuned:
+what is learned; empty: as it comes); setting (our notation of widths); model; measure; value;
+source. Numbers are kept as they were printed; times are in seconds, whatever their source prints.
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis import style, tables
+from analysis.runs import Run, RunError
+
+FILE = Path(__file__).with_name("published.csv")
+PERPLEXITY = "wikitext2 perplexity"
+TIME, KEPT, ACCURACY = "quantization time, s", "zero-shot accuracy kept, %", "zero-shot accuracy, %"
+FLOAT = "float"
+BESIDE_MODELS = ("LLaMA-2-7B", "LLaMA-2-13B", "LLaMA-3-8B")
+# variant → the setting of ours that it is
+VARIANTS = {"rtn": ("quant.rounding", "rtn"), "gptq": ("quant.rounding", "gptq"),
+            "lwc": ("method.lwc", "true"), "finetuned": ("method.global_reflection", "finetuned")}
+
+
+@dataclass(frozen=True)
+class Number:
+    method: str
+    variant: str
+    setting: str
+    model: str
+    measure: str
+    text: str
+    source: str
+
+    @property
+    def value(self) -> float:
+        return float(self.text)
+
+
+def load(path=FILE) -> list:
+    """All rows. RunError naming the first line that is no number or has no source."""
+    with Path(path).open(newline="", encoding="utf-8") as file:
+        rows = [Number(row["method"], row["variant"], row["setting"], row["model"],
+                       row["measure"], row["value"], row["source"])
+                for row in csv.DictReader(file)]
+    for line, row in enumerate(rows, start=2):
+        try:
+            known = row.value > 0 and row.source and row.variant in ("", *VARIANTS)
+        except (TypeError, ValueError):
+            known = False
+        if not known:
+            raise RunError(f"{path}, line {line}: expected a positive value, a source, and a "
+                           f"variant among {', '.join(VARIANTS)}")
+    return rows
+
+
+def perplexities(numbers) -> tables.Table:
+    """Published perplexities, a row a method and setting, a column a model."""
+    return _by_model(numbers, PERPLEXITY, "published_perplexity",
+                     "Published: perplexity on WikiText2")
+
+
+def accuracies(numbers) -> tables.Table:
+    return _by_model(numbers, ACCURACY, "published_tasks",
+                     "Published: zero-shot accuracy, mean of tasks (percent)")
+
+
+def _by_model(numbers, measure, name, title) -> tables.Table:
+    own = [number for number in numbers if number.measure == measure]
+    models = list(dict.fromkeys(number.model for number in own))
+    rows = {}
+    for number in own:
+        key = (number.setting, _words(number), number.source)
+        rows.setdefault(key, {})[number.model] = number.text
+    body = [[words, setting, *(values.get(model, "–") for model in models), source]
+            for (setting, words, source), values in rows.items()]
+    return tables.Table(name, title, ("method", "widths", *models, "source"), tuple(body),
+                        "Published, not measured here; as printed in the sources.")
+
+
+def beside_ours(numbers, run: Run) -> tables.Table:
+    """What each method loses over the float model of its paper, ln(perplexity/float perplexity),
+    and what ours loses at the same widths on our model, in columns of their own."""
+    floats = {n.model: n.value for n in numbers
+              if (n.method, n.measure) == (FLOAT, PERPLEXITY)}
+    kept = {}
+    for number in numbers:
+        if number.measure == PERPLEXITY and number.method != FLOAT \
+                and number.model in BESIDE_MODELS:
+            key = (number.setting, _words(number), number.source)
+            kept.setdefault(key, {})[number.model] = number
+    rows, used = [], []
+    for (setting, words, source), values in kept.items():
+        losses = [f"{math.log(values[m].value / floats[m]):.3f}" if m in values else "–"
+                  for m in BESIDE_MODELS]
+        group = nearest(run, next(iter(values.values())))
+        used += [group] if group else []
+        rows.append([words, setting, *losses, tables.loss_cell(group) if group else "–", source])
+    mark = style.preview_mark(used)
+    models = " / ".join(sorted({trial.inputs["model"] for trial in run.trials}))
+    return tables.Table(
+        "published_beside_ours", "Loss over float (nats per token): published and ours",
+        ("method", "widths", *(("published", model) for model in BESIDE_MODELS),
+         ("ours", models), ("published", "source")), tuple(rows),
+        f"{mark + '. ' if mark else ''}Published: ln of the perplexity over the float perplexity, "
+        "WikiText2, other models and protocols. Ours: the same method at the same widths, mean "
+        "over seeds with a 95 % t-interval; – where it was not run. Compare signs and orders "
+        f"within a column, not values across. {style.provenance(run.trials)}")
+
+
+def nearest(run: Run, number: Number):
+    """The group of ours at the same widths: the method's base with the variant switched; None
+    where there is none."""
+    bases = [group for group in run.representatives(number.setting)
+             if group.method == number.method]
+    if not bases:
+        return None
+    wanted = dict(bases[0].settings)
+    if number.variant:
+        key, value = VARIANTS[number.variant]
+        if key not in wanted:
+            return bases[0] if bases[0].trials[0].config.get(key) == value else None
+        wanted[key] = value
+    return next((group for group in run.groups if group.method == number.method
+                 and group.widths == number.setting and group.settings == wanted), None)
+
+
+def times(numbers) -> tables.Table:
+    """Published times of construction and shares of accuracy kept."""
+    rows = [[_words(n), n.setting, n.model, n.measure, n.text, n.source]
+            for n in numbers if n.measure in (TIME, KEPT)]
+    return tables.Table("published_claims", "Published: time of construction, accuracy kept",
+                        ("method", "widths", "model", "measure", "value", "source"), tuple(rows),
+                        "Published, not measured here; other models and machines. Times in seconds.")
+
+
+def _words(number: Number) -> str:
+    return f"{number.method} ({number.variant})" if number.variant else number.method

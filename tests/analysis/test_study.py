@@ -1,0 +1,309 @@
+"""What single figures and tables of the study compute from runs."""
+
+import csv
+import json
+import math
+import tempfile
+import unittest
+from pathlib import Path
+
+import fixture
+import h5py
+import numpy as np
+
+from analysis import (departures, fig_activations, fig_bits, fig_centroids, fig_construction,
+                      fig_cost, fig_sensitivity, fig_spread, fig_tasks, fig_uniformity, labels,
+                      paper_tables, published, stats, style, tables)
+from analysis.runs import RunError, load_run
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.base = Path(holder.name)
+
+    def run_of(self, design, **options):
+        options = {"samples": False, "widths": {"W4A4-Q4K4V4": 1.0}, **options}
+        return load_run(fixture.make_run(self.base / f"run{len(list(self.base.iterdir()))}",
+                                         design, **options))
+
+    def ablations(self, seeds=(1, 2, 3)):
+        return self.run_of([("ruquant", {**fixture.ABLATION_DEFAULTS, **changed}, loss)
+                            for changed, loss in fixture.ABLATIONS], seeds=seeds)
+
+    def rows(self, draw, *arguments, **options):
+        drawn = draw(*arguments, self.base / "figures", **options)
+        with drawn.csv.open() as file:
+            return list(csv.DictReader(file))
+
+
+class Departures(Folder):
+    def test_every_variant_is_held_against_the_default(self):
+        run = self.ablations()
+        found = departures.departures(run, "W4A4-Q4K4V4")
+        self.assertEqual(len(found), len(fixture.ABLATIONS) - 1)
+        self.assertEqual({d.base.settings["method.block_size"] for d in found}, {"64"})
+        first = found[0]
+        self.assertEqual(first.words, "block size B: 8")
+        expected = [mine.loss - theirs.loss for mine, theirs in
+                    zip(first.group.trials, first.base.trials)]
+        self.assertAlmostEqual(first.pair.windows.mean, np.mean(expected), 10)
+        self.assertAlmostEqual(first.pair.seeds.half, stats.mean_interval(expected).half, 10)
+
+    def test_settings_that_move_together_are_one_phrase(self):
+        words = [d.words for d in departures.departures(self.ablations(), "W4A4-Q4K4V4")]
+        self.assertIn("clip of activations, queries, keys: 1", words)
+        self.assertIn("global reflection: finetuned, epochs of tuning: 1", words)
+
+    def test_other_windows_are_not_paired(self):
+        run = self.run_of([("ruquant", {}, 0.5), ("ruquant", {"method.steps": "4"}, 0.6),
+                           ("ruquant", {"method.steps": "8"}, 0.7)])
+        for path in (t.folder for t in run.trials if t.config.get("method.steps") == "8"):
+            data = json.loads((path / "results.json").read_text())
+            data["windows"]["nll_float"][0] += 0.1
+            data["config"]["evaluation.split"] = data["axes"]["evaluation.split"] = "other"
+            (path / "results.json").write_text(json.dumps(data))
+        found = departures.departures(load_run(run.folder), "W4A4-Q4K4V4")
+        self.assertNotIn("8", [d.changed.get("method.steps") for d in found])
+
+    def test_a_tie_goes_to_what_is_standard(self):
+        run = self.run_of([("ruquant", {"quant.rounding": rounding}, 0.5)
+                           for rounding in ("gptq", "rtn")])
+        self.assertEqual(run.representatives("W4A4-Q4K4V4")[0].settings["quant.rounding"], "rtn")
+
+    def test_variants_share_the_quantizers_of_the_base(self):
+        run = self.run_of([("ruquant", {"quant.rounding": rounding, "method.steps": steps}, 0.5)
+                           for rounding in ("gptq", "rtn") for steps in ("4", "16")])
+        found = departures.variants(run, run.widths, 5)
+        self.assertEqual([g.settings["method.steps"] for g in found], ["16", "4"])
+        self.assertEqual({g.settings["quant.rounding"] for g in found}, {"rtn"})
+        self.assertEqual(len(departures.variants(run, run.widths, 1)), 1)
+
+
+class Sensitivity(Folder):
+    def test_numbers_are_those_of_the_run(self):
+        run = self.ablations()
+        rows = self.rows(fig_sensitivity.draw, run)
+        own = [row for row in rows if row["setting"] == "method.block_size"]
+        self.assertEqual(list(dict.fromkeys(row["value"] for row in own)),
+                         ["8", "16", "32", "64", "128"])
+        self.assertEqual({row["value"] for row in own if row["default"] == "True"}, {"64"})
+        pair = departures.departures(run, "W4A4-Q4K4V4")[0].pair
+        self.assertAlmostEqual(float(own[0]["minus_default"]), pair.windows.mean, 5)
+        self.assertAlmostEqual(float(own[0]["minus_default_half95_over_seeds"]),
+                               pair.seeds.half, 5)
+
+    def test_epochs_vary_among_tuned_reflections(self):
+        rows = self.rows(fig_sensitivity.draw, self.ablations(), keys=("method.epochs",))
+        self.assertEqual({row["value"] for row in rows}, {"1", "3"})
+        self.assertEqual({row["default"] for row in rows}, {"False"})
+        self.assertTrue(all("reflection finetuned" in row["label"] for row in rows))
+
+    def test_clip_ratios_set_together_are_one_axis(self):
+        rows = self.rows(fig_sensitivity.draw, self.ablations(),
+                         keys=("quant.activation.clip_ratio",))
+        self.assertEqual({row["value"] for row in rows}, {"0.9", "1"})
+
+    def test_without_a_numeric_setting_there_is_no_figure(self):
+        run = self.run_of([("ruquant", {"method.partition": name}, 0.5)
+                           for name in ("zigzag", "random")])
+        with self.assertRaises(style.Unsupported):
+            fig_sensitivity.draw(run, self.base / "figures")
+
+    def test_fewer_than_five_seeds_are_a_preview(self):
+        draw = fig_sensitivity.draw
+        self.assertEqual(draw(self.ablations((1, 2, 3, 4)), self.base).mark, "PREVIEW: 4 seeds")
+        self.assertEqual(draw(self.ablations((1, 2, 3, 4, 5)), self.base).mark, "")
+
+
+class Sites(Folder):
+    def setUp(self):
+        super().setUp()
+        self.run_ = self.run_of([("rtn", {}, 3.0), ("ruquant", {}, 0.5)], samples=True, bins=True,
+                                sites=("10.attn_in", "10.mlp_out"))
+
+    def test_bins_pool_by_share(self):
+        group = next(g for g in self.run_.groups if g.method == "ruquant")
+        pooled = fig_centroids._pooled(group)["mlp_out"]["after"]
+        layers = [group.trials[0].bins()[f"{layer}.mlp_out"]["after"] for layer in (0, 10)]
+        weights = [layer["share"] for layer in layers]
+        expected = np.average([layer["shift"] for layer in layers], axis=0, weights=weights)
+        np.testing.assert_allclose(pooled["shift"][0], expected, rtol=1e-12)
+
+    def test_a_changed_bin_changes_the_curve(self):
+        before = self.rows(fig_centroids.draw, self.run_)
+        self.assertEqual({row["side"] for row in before}, {"before", "after"})
+        path = self.run_.trials[-1].folder / "results.h5"
+        with h5py.File(path, "a") as file:
+            file["bins/0.mlp_out/after/shift"][...] += 0.1
+        after = self.rows(fig_centroids.draw, load_run(self.run_.folder))
+        changed = {(a["kind"], a["side"], a["curve"]) for a, b in zip(after, before) if a != b}
+        self.assertEqual(changed, {("mlp_out", "after", "shift")})
+
+    def test_bins_that_lack_a_dataset_are_named(self):
+        path = self.run_.trials[0].folder / "results.h5"
+        with h5py.File(path, "a") as file:
+            del file["bins/0.mlp_out/after/within"]
+        with self.assertRaisesRegex(RunError, "bins/0.mlp_out/after lacks within"):
+            fig_centroids.draw(self.run_, self.base)
+
+    def test_the_kind_of_site_is_chosen(self):
+        drawn = fig_activations.draw(self.run_, self.base, kinds=("attn_in", "mlp_in"), name="a")
+        self.assertIn("attention input", drawn.title)
+        drawn = fig_activations.draw(self.run_, self.base, kinds=("mlp_out",), name="b")
+        self.assertIn("MLP output", drawn.title)
+        with self.assertRaisesRegex(style.Unsupported, "attn_out"):
+            fig_activations.draw(self.run_, self.base, kinds=("attn_out",))
+
+    def test_uniformity_is_the_mean_of_the_metric(self):
+        rows = self.rows(fig_uniformity.draw, self.run_)
+        row = next(row for row in rows if row["label"].startswith("ruquant")
+                   and (row["measure"], row["kind"]) == ("uniformity_ks", "mlp_out"))
+        own = [trial.metrics["tensor.uniformity_ks.mlp_out"] for trial in self.run_.trials
+               if trial.method == "ruquant"]
+        self.assertAlmostEqual(float(row["mean"]), np.mean(own), 5)
+        self.assertAlmostEqual(float(row["half95_over_seeds"]), stats.mean_interval(own).half, 5)
+
+
+class Costs(Folder):
+    def test_processor_time_is_taken_where_all_recorded_it(self):
+        run = self.run_of([("rtn", {}, 3.0), ("quarot", {}, 0.5)])
+        self.assertEqual(fig_cost.time_key(run.groups), "plan_seconds")
+        for trial in run.trials:
+            path = trial.folder / "timing.json"
+            timing = json.loads(path.read_text())
+            path.write_text(json.dumps({**timing, "plan_cpu_seconds": 0.25}))
+        run = load_run(run.folder)
+        self.assertEqual(fig_cost.time_key(run.groups), "plan_cpu_seconds")
+        self.assertEqual({row["plan_cpu_seconds"] for row in self.rows(fig_cost.draw, run)},
+                         {"0.25"})
+        self.assertIn("| 0.2 |", tables.cost(run).markdown())
+
+    def test_a_record_of_another_format_is_named(self):
+        fixture.write_construction(self.base)
+        path = self.base / "construction.json"
+        path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+        with self.assertRaisesRegex(RunError, "construction.json: expected format"):
+            fig_construction.load(self.base)
+        path.write_text('{"format": "ruquant-construction", "format_version": 1, "machine": {}, '
+                        '"rows": [{"method": "ruquant", "width": 8}]}')
+        with self.assertRaisesRegex(RunError, "lacks seconds, flops"):
+            fig_construction.load(self.base)
+
+    def test_a_floor_that_is_no_bound_is_said_to_be_none(self):
+        fixture.write_construction(self.base)
+        record = fig_construction.load(self.base)
+        self.assertNotIn("no bound", fig_construction.draw(record, self.base).caption)
+        record.rows[0]["floor_seconds"] = 2 * max(record.rows[0]["seconds"])
+        self.assertIn("In 1 of 6 cases", fig_construction.draw(record, self.base).caption)
+
+    def test_spread_is_around_the_mean(self):
+        run = self.run_of([("rtn", {}, 3.0), ("quarot", {}, 0.5)])
+        rows = self.rows(fig_spread.draw, run)
+        losses = next(g for g in run.groups if g.method == "quarot").losses
+        self.assertEqual({row["label"] for row in rows}, {"quarot"})
+        self.assertAlmostEqual(float(rows[0]["standard_deviation"]), np.std(losses, ddof=1), 5)
+
+    def test_lines_join_only_what_differs_in_bits(self):
+        family = labels.width_family
+        self.assertEqual(family("W4A4-Q4K4V4"), family("W6A6-Q6K6V6"))
+        self.assertEqual(family("W4A16-Q16K16V16"), family("W2A16-Q16K16V16"))
+        self.assertNotEqual(family("W4A4-Q16K4V4"), family("W4A4-Q4K4V4"))
+        self.assertNotEqual(family("W16A4-Q16K16V16"), family("W4A16-Q16K16V16"))
+        run = self.run_of([("rtn", {}, 3.0)], widths={"W4A4-Q4K4V4": 1.0, "W4A16-Q16K16V16": 0.1})
+        self.assertEqual({row["widths"] for row in self.rows(fig_bits.draw, run)},
+                         set(run.widths))
+
+
+class Tasks(Folder):
+    def setUp(self):
+        super().setUp()
+        self.run_ = self.run_of([("rtn", {}, 3.0), ("quarot", {}, 0.5)], samples=True,
+                                tasks=("piqa", "arc_easy"))
+
+    def test_chance_is_found_again(self):
+        self.assertAlmostEqual(fig_tasks.chance(self.run_, "piqa"), 0.25, 10)
+
+    def test_scores(self):
+        group = next(g for g in self.run_.groups if g.method == "quarot")
+        names = fig_tasks.task_names(self.run_)
+        self.assertEqual(names, ["arc_easy", "piqa"])
+        kept = fig_tasks.score(group, fig_tasks.KEPT, names, {})
+        values = [np.mean([t.metrics[f"task.{n}.acc_norm"] for n in names]) / 0.5
+                  for t in group.trials]
+        self.assertAlmostEqual(kept.seeds.mean, 100 * np.mean(values), 8)
+        above = fig_tasks.score(group, fig_tasks.ABOVE, names, dict.fromkeys(names, 0.25))
+        values = [np.mean([t.metrics[f"task.{n}.acc_norm_kept_above_chance"] for n in names])
+                  for t in group.trials]
+        self.assertAlmostEqual(above.seeds.mean, 100 * np.mean(values), 8)
+        one = fig_tasks.score(group, "piqa", names, {})
+        items = np.mean([t.items()["piqa.acc_norm"] for t in group.trials], axis=0)
+        self.assertAlmostEqual(one.items_half, 100 * stats.mean_interval(items).half, 8)
+        two = [fig_tasks.score(group, name, names, {}).items_half for name in names]
+        self.assertAlmostEqual(kept.items_half, math.hypot(*two), 8)  # floats add up to one
+
+
+class StudyTables(Folder):
+    def test_roundings_stand_side_by_side(self):
+        run = self.run_of([("rtn", {"quant.rounding": rounding}, loss)
+                           for rounding, loss in (("rtn", 3.0), ("gptq", 2.0))],
+                          widths={"W4A4-Q4K4V4": 1.0, "W2A16-Q16K16V16": 2.0})
+        table = paper_tables.by_rounding(run, "x", "X", tables.loss_cell, False)
+        self.assertEqual(table.head, ("method", ("W4A4-Q4K4V4", "rtn"), ("W4A4-Q4K4V4", "gptq")))
+        cells = {g.settings["quant.rounding"]: tables.loss_cell(g) for g in run.groups
+                 if g.widths == "W4A4-Q4K4V4"}
+        self.assertEqual(table.rows, (["rtn", cells["rtn"], cells["gptq"]],))
+        self.assertIn(r"\multicolumn{2}{c}{W4A4-Q4K4V4}", table.latex())
+        weights = paper_tables.by_rounding(run, "x", "X", tables.loss_cell, True)
+        self.assertEqual({cell[0] for cell in weights.head[1:]}, {"W2A16-Q16K16V16"})
+
+    def test_ablation_says_difference_and_verdict(self):
+        run = self.ablations()
+        table = paper_tables.ablation(run)
+        first = departures.departures(run, "W4A4-Q4K4V4")[0]
+        row = next(row for row in table.rows if row[0] == "block size B: 8")
+        self.assertEqual(row[2], f"{first.pair.windows.mean:+.3f}")
+        self.assertEqual(row[-1], first.pair.verdict)
+        self.assertIn("PREVIEW: 3 seeds", table.note)
+
+    def test_runs_of_weight_rounding_stay_apart(self):
+        made = [self.run_of([("rtn", {"quant.rounding": "rtn"}, loss)],
+                            widths={"W2A16-Q16K16V16": 1.0}) for loss in (3.0, 5.0)]
+        table = paper_tables.roundings(made)
+        self.assertEqual([row[0] for row in table.rows], [run.name for run in made])
+        self.assertNotEqual(table.rows[0][4], table.rows[1][4])
+
+
+class Published(Folder):
+    def test_every_number_has_a_source(self):
+        numbers = published.load()
+        self.assertGreater(len(numbers), 100)
+        path = self.base / "published.csv"
+        path.write_text("method,variant,setting,model,measure,value,source\n"
+                        "ruquant,,W4A4,x,wikitext2 perplexity,6.1,\n")
+        with self.assertRaisesRegex(RunError, "line 2"):
+            published.load(path)
+
+    def test_numbers_are_printed_as_they_were(self):
+        text = published.perplexities(published.load()).markdown()
+        self.assertIn("| ruquant | W4A4-Q4K4V4 | 6.29 | 5.55 | 4.61 | 6.17 | 5.35 | 8.10 |", text)
+        self.assertIn("Published, not measured here", text)
+
+    def test_ours_has_a_column_of_its_own(self):
+        run = self.run_of([("ruquant", {"method.global_reflection": name}, loss)
+                           for name, loss in (("init", 0.5), ("finetuned", 0.4))])
+        table = published.beside_ours(published.load(), run)
+        self.assertEqual([cell[0] for cell in table.head[2:]],
+                         ["published"] * 3 + ["ours", "published"])
+        tuned = next(row for row in table.rows if row[0] == "ruquant (finetuned)")
+        self.assertEqual(tuned[2], f"{math.log(6.04 / 5.47):.3f}")
+        group = next(g for g in run.groups
+                     if g.settings["method.global_reflection"] == "finetuned")
+        self.assertEqual(tuned[5], tables.loss_cell(group))
+        missing = next(row for row in table.rows if row[0] == "duquant")
+        self.assertEqual(missing[5], "–")
+
+
+if __name__ == "__main__":
+    unittest.main()
