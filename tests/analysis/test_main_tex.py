@@ -5,6 +5,7 @@ import unittest
 from pathlib import Path
 
 import fixture  # noqa: F401  (puts the tree on the path)
+from analysis import paper
 
 PAPER = Path(__file__).resolve().parents[2] / "paper"
 TEXT = (PAPER / "main.tex").read_text(encoding="utf-8")
