@@ -66,16 +66,9 @@ def measure(trial, task) -> str:
 
 
 def chance(run: Run, task) -> float:
-    """What guessing gives: with a the accuracy, f the float model's and k the share kept above
-    chance, k = (a − c)/(f − c). From the trial that tells most; NaN where none does."""
-    best = (0.0, math.nan)
-    for trial in run.trials:
-        key = measure(trial, task)
-        share = trial.metrics.get(f"{key}_kept_above_chance", 1.0)
-        if key and abs(1 - share) > best[0]:
-            found = (trial.metrics[key] - share * trial.metrics[f"{key}_float"]) / (1 - share)
-            best = (abs(1 - share), found)
-    return best[1]
+    """What guessing gives on a task; NaN where no trial says so."""
+    return next((trial.metrics[f"task.{task}.chance"] for trial in run.trials
+                 if f"task.{task}.chance" in trial.metrics), math.nan)
 
 
 @dataclass(frozen=True)
@@ -89,29 +82,42 @@ class Score:
 
 def score(group, what, names, guess) -> Score:
     """An accuracy, or the mean over tasks of the float model's accuracy kept, above chance or as
-    it is. Tasks are independent: half widths of means over items add in squares."""
+    it is. Over items: a bootstrap of the items, on which both models were scored."""
     tasks = [what] if what in names else names
+    floor = np.array([guess[task] if what == ABOVE else 0.0 for task in tasks])
+
+    def value(own, floats):  # [..., tasks] each, accuracies
+        if what in names:
+            return 100 * own[..., 0]
+        if what == ABOVE:
+            with np.errstate(divide="ignore"):  # a draw in which the float model only guesses
+                return 100 * np.mean((own - floor) / (floats - floor), axis=-1)
+        return 100 * own.sum(axis=-1) / floats.sum(axis=-1)
+
     accuracies = np.array([[trial.metrics[measure(trial, task)] for task in tasks]
                            for trial in group.trials])
     floats = np.array([group.trials[0].metrics[f"{measure(group.trials[0], task)}_float"]
                        for task in tasks])
-    halves = np.array([_half_over_items(group, task) for task in tasks])
-    floor = np.array([guess[task] if what == ABOVE else 0.0 for task in tasks])
-    weight = np.ones(1) if what in names else \
-        1 / (floats - floor) / len(tasks) if what == ABOVE else \
-        np.full(len(tasks), 1 / floats.sum())
-    values = ((accuracies - floor) * weight).sum(axis=1)
-    return Score(stats.mean_interval(100 * values),
-                 100 * float(np.sqrt(np.sum((halves * weight) ** 2))),
+    items = [scored_items(group, task) for task in tasks]
+    half = math.nan
+    if all(found is not None for found in items):
+        low, high = stats.bootstrap(items, lambda means: value(
+            np.stack([task[:, 0] for task in means], axis=-1),
+            np.stack([task[:, 1] for task in means], axis=-1)))
+        half = (high - low) / 2 if math.isfinite(high - low) else math.nan
+    return Score(stats.mean_interval(value(accuracies, floats)), half,
                  100 * float(floats[0]) if what in names else 100.0)
 
 
-def _half_over_items(group, task) -> float:
+def scored_items(group, task) -> np.ndarray | None:
+    """[items, 2]: right or wrong, the mean over seeds and the float model's; None where the items
+    were not kept."""
     name = measure(group.trials[0], task).removeprefix("task.")
-    items = [trial.items().get(name) for trial in group.trials]
-    if any(found is None for found in items):
-        return math.nan
-    return stats.mean_interval(np.mean(items, axis=0)).half
+    own = [trial.items() for trial in group.trials]
+    if any(name not in items or f"{name}_float" not in items for items in own):
+        return None
+    return np.stack([np.mean([items[name] for items in own], axis=0), own[0][f"{name}_float"]],
+                    axis=1)
 
 
 def _draw_panel(run: Run, panel, what, scores, groups, looks, widths) -> list:
@@ -168,6 +174,6 @@ def _caption(run: Run, groups, names) -> str:
             "where the task has it. Kept: mean accuracy over tasks relative to the float model's; "
             "above chance: what guessing gives is taken from both first, task by task. Dashed: the "
             "float model. Marker: mean over seeds; thin bar: 95 % t-interval over seeds; pale bar: "
-            "95 % interval over the items of the tasks, for the float accuracy as it is; cut at "
-            f"the panel's edge. {run.base_note(groups)} "
+            "95 % bootstrap interval over the items of the tasks, paired with the float model; cut "
+            f"at the panel's edge. {run.base_note(groups)} "
             f"{style.provenance(trials)}").replace("  ", " ")

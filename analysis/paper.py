@@ -104,6 +104,7 @@ TABLES = (
     Entry("second_model", ("second_model",), _with_name(
         lambda run: tables.by_widths(run, "", NATS, tables.loss_cell), "second_model")),
     Entry("tasks", ("tasks",), tables.tasks),
+    Entry("tasks_compared", ("tasks",), tables.tasks_compared),
     Entry("published_perplexity", (), lambda: published.perplexities(published.load())),
     Entry("published_tasks", (), lambda: published.accuracies(published.load())),
     Entry("published_claims", (), lambda: published.times(published.load())),

@@ -20,7 +20,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import fig_tasks, stats, style  # noqa: E402
+from analysis import compare, fig_tasks, stats, style  # noqa: E402
 from analysis.labels import label  # noqa: E402
 from analysis.runs import Run, RunError, load_run  # noqa: E402
 
@@ -90,6 +90,7 @@ def tables(run: Run) -> list:
     made.append(cost(run))
     if fig_tasks.task_names(run):
         made.append(tasks(run))
+        made.append(tasks_compared(run))
     return made
 
 
@@ -163,6 +164,45 @@ def tasks(run: Run) -> Table:
                  (["float", *floats, "–"], *rows),
                  "acc_norm where the task has it, else acc; 95 % intervals over items. Kept: mean "
                  "accuracy relative to the float model's, as it is and above chance. " + note(run))
+
+
+def tasks_compared(run: Run) -> Table:
+    """Mean accuracy over tasks against that of the reference methods at the same widths: points,
+    with a bootstrap over the items, which both were scored on."""
+    names = fig_tasks.task_names(run)
+    if not names:
+        raise style.Unsupported("no zero-shot task was scored")
+    rows = []
+    for text, groups in rows_of(run).items():
+        for widths, group in groups.items():
+            bases = {base.method: base for base in run.representatives(widths)}
+            cells = [_difference_cell(group, bases.get(method), names)
+                     for method in compare.REFERENCES]
+            if any(cell != "–" for cell in cells):
+                rows.append([f"{text}, {widths}", *cells])
+    return Table("tasks_compared", "Zero-shot accuracy against other methods (points)",
+                 ("method and widths", *(f"minus {name}" for name in compare.REFERENCES)),
+                 tuple(rows),
+                 f"Mean over {', '.join(names)} of the difference in accuracy, with 95 % bootstrap "
+                 "intervals over items, paired; an interval that holds zero allows no order. "
+                 + note(run))
+
+
+def _difference_cell(group, base, names) -> str:
+    if base is None or base.label == group.label:
+        return "–"
+    pairs = [(fig_tasks.scored_items(group, name), fig_tasks.scored_items(base, name))
+             for name in names]
+    if any(own is None or other is None or len(own) != len(other) for own, other in pairs):
+        return "–"
+    samples = [np.stack([own[:, 0], other[:, 0]], axis=1) for own, other in pairs]
+
+    def gain(means):
+        return 100 * np.mean([task[..., 0] - task[..., 1] for task in means], axis=0)
+
+    low, high = stats.bootstrap(samples, gain)
+    mean = float(gain([sample.mean(axis=0) for sample in samples]))
+    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")
 
 
 def _score_cell(score) -> str:

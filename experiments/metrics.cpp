@@ -67,12 +67,14 @@ void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const Choi
     if (task.kind == "answer") return;
   }
   const double chance = chance_accuracy(task, static_cast<Index>(count));
+  result.metrics[prefix + "chance"] = chance;
   for (const bool normalized : {false, true}) {
     if (normalized && !task.normalized) continue;
     const std::string name = normalized ? "acc_norm" : "acc";
     const auto correct = correct_items(task, scores, normalized);
+    const auto float_correct = correct_items(task, floats, normalized);
     const double accuracy = mean(correct);
-    const double reference = mean(correct_items(task, floats, normalized));
+    const double reference = mean(float_correct);
     result.metrics[prefix + name] = accuracy;
     result.metrics[prefix + name + "_stderr"] =
         std::sqrt(accuracy * (1 - accuracy) / std::max(1.0, count - 1));
@@ -83,6 +85,7 @@ void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const Choi
           (accuracy - chance) / (reference - chance);
     }
     result.items[task.name + "." + name] = correct;
+    result.items[task.name + "." + name + "_float"] = float_correct;
   }
 }
 

@@ -157,6 +157,7 @@ def add_task(data, task, kept, rng, items=40, chance=0.25) -> None:
     """A made-up accuracy `kept` above chance, where the float model is 0.25 above it."""
     accuracy = float(np.round((chance + kept + 0.01 * rng.normal()) * items) / items)
     reference = chance + 0.25
+    data["metrics"][f"task.{task}.chance"] = chance
     for kind in ("acc", "acc_norm"):
         name = f"task.{task}.{kind}"
         data["metrics"] |= {name: accuracy, f"{name}_float": reference,
@@ -212,9 +213,10 @@ def write_bins(folder, method, loss, levels=16, cells=16) -> None:
 
 
 def write_items(folder, data, rng, items=40) -> None:
+    kinds = ("acc", "acc_norm", "acc_float", "acc_norm_float")
     with h5py.File(folder / "results.h5", "a") as file:
         for key, value in data["metrics"].items():
-            if key.startswith("task.") and key.split(".")[2] in ("acc", "acc_norm"):
+            if key.startswith("task.") and key.split(".")[2] in kinds:
                 right = np.zeros(items)
                 right[rng.permutation(items)[:round(value * items)]] = 1
                 file[f"items/{key.removeprefix('task.')}"] = right

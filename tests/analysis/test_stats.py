@@ -1,6 +1,8 @@
 import math
 import unittest
 
+import numpy as np
+
 import fixture  # noqa: F401  (puts the repository on the path)
 from analysis import stats
 
@@ -92,6 +94,26 @@ class Pairing(unittest.TestCase):
         interval = stats.paired_over_seeds({0: [1], 1: [1]}, {0: [3]}, (False, False))
         self.assertEqual(interval.mean, -2)
         self.assertTrue(math.isnan(interval.half))
+
+    def test_a_bootstrap_covers_as_it_should(self):
+        rng = np.random.default_rng(3)
+        hits = 0
+        for _ in range(60):
+            sample = rng.normal(1, 2, size=(80, 1))
+            low, high = stats.bootstrap([sample], lambda means: means[0][:, 0])
+            half = stats.mean_interval(sample[:, 0]).half
+            self.assertLess(abs((high - low) / 2 - half), 0.15 * half)
+            hits += low < 1 < high
+        self.assertGreater(hits, 50)
+
+    def test_a_bootstrap_pairs_columns(self):
+        noise = np.random.default_rng(4).normal(size=50)
+        sample = np.stack([noise + 1, noise], axis=1)
+        low, high = stats.bootstrap([sample, sample], lambda means: means[0][:, 0] - means[1][:, 1])
+        self.assertLess(low, high)
+        low, high = stats.bootstrap([sample], lambda means: means[0][:, 0] - means[0][:, 1])
+        self.assertAlmostEqual(low, 1)
+        self.assertAlmostEqual(high, 1)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class Written(unittest.TestCase):
     def test_tasks_and_cost(self):
         tasks = {"task.piqa.acc": 0.6, "task.piqa.acc_float": 0.7, "task.piqa.acc_norm": 0.625,
                  "task.piqa.acc_norm_float": 0.75, "task.piqa.acc_norm_kept_above_chance": 0.5,
-                 "task.boolq.acc": 0.5, "task.boolq.acc_float": 0.75,
+                 "task.piqa.chance": 0.5, "task.boolq.chance": 5 / 12, "task.boolq.acc": 0.5, "task.boolq.acc_float": 0.75,
                  "task.boolq.acc_kept_above_chance": 0.25}
         self.change("ruquant", lambda data: data["metrics"].update(
             {**tasks, "weight.effective_bits": 4.046875}))

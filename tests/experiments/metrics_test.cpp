@@ -95,6 +95,8 @@ TEST_CASE("accuracies stand beside the float model's, with and without chance") 
   CHECK(result.metrics["task.some.acc_norm"] == 0.5);
   CHECK(result.items["some.acc"] == std::vector<double>{1, 1, 0, 1});
   CHECK(result.items["some.acc_norm"] == std::vector<double>{1, 1, 0, 0});
+  CHECK(result.items["some.acc_float"] == std::vector<double>{1, 1, 1, 1});
+  CHECK(result.metrics["task.some.chance"] == 0.5);
 }
 
 TEST_CASE("last words have a perplexity a word, answers one a token and no accuracy") {
