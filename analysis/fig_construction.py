@@ -103,7 +103,8 @@ def _caption(record: Record, repetitions) -> str:
         if below else ""
     conditions = f" Conditions: {listed(record.conditions)}." if record.conditions else ""
     return ("Filled: mean over repetitions, with its 95 % t-interval "
-            f"({repetitions} or more repetitions). Hollow: the floor, which is the floating-point "
-            "operations that the method cannot do without over the rate of a product of that "
-            "shape, measured beside it; methods without such a count have "
-            f"none.{broken} Activations are drawn from a generator.{conditions} Machine: {listed(record.machine)}.")
+            f"({repetitions} or more repetitions). Hollow: the floor, what the method cannot do "
+            "without, products with block maps or passes over all tokens, at the rate of such a "
+            f"product or of a copy measured beside it; other methods have none.{broken} "
+            f"Activations are drawn from a generator.{conditions} "
+            f"Machine: {listed(record.machine)}.")

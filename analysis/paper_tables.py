@@ -74,8 +74,9 @@ def roundings(runs: list) -> tables.Table:
     for group, run in groups:
         trial = group.trials[0]
         rounding = trial.config.get(ROUNDING, "rtn")
-        rest = {key: value for key, value in group.settings.items() if key != ROUNDING}
-        key = (run.name, trial.inputs["model"], label(group.method, rest), rounding)
+        # Levels of activations are of no account where activations are not rounded.
+        name = run.short(group, without=(ROUNDING, "quant.activation_levels"))
+        key = (run.name, trial.inputs["model"], name, rounding)
         rows.setdefault(key, {})[group.widths] = group
     columns = [(w, name) for w in widths for name in ("loss over float", "bits a weight")]
     body = [[*key, *(_rounding_cell(cells, *c) for c in columns)]
@@ -83,7 +84,8 @@ def roundings(runs: list) -> tables.Table:
     return tables.Table(
         "weight_only", "Weight-only rounding", ("run", "model", "method", "rounding", *columns),
         tuple(body), "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
-        "bits with scales, zero points and masks. Runs are measured on windows of their own: "
+        "bits with scales, zero points and masks. Variants are named by where they depart from their "
+        "method's most common settings in the run. Runs are measured on windows of their own: "
         "compare within a run. " + _note([group for group, _ in groups]))
 
 
