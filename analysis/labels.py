@@ -75,14 +75,20 @@ def setting_list(settings: dict) -> list:
                     for value, own in clips.items()]
 
 
+# Settings whose keys say little by themselves: words with the value in place of {}, and switches.
+WORDS = {"quant.rounding": "{} rounding", "quant.activation_levels": "{} levels",
+         "quant.septq.kept_percent": "keeps {} %", "quant.septq.mask_scope": "mask {}",
+         "quant.weight.rule": "weights by {}", "method.block_size": "B={}"}
+SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order"}
+
+
 def _setting_words(key: str, value: str) -> str:
     name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
+    name = SWITCHES.get(key, name)
     if key in ("method.preset", "method.rotation", "method.partition"):
         return value
-    if key == "quant.rounding":
-        return f"{value} rounding"
-    if key == "method.block_size":
-        return f"B={value}"
+    if key in WORDS:
+        return WORDS[key].format(value)
     if key == "method.smoothing" and number(value) is not None:
         return f"α={value}"
     if switch(value) is not None:
