@@ -5,7 +5,6 @@ import io
 import os
 import sys
 import tempfile
-import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -17,7 +16,6 @@ sys.path.insert(0, str(HOME / "notebooks"))
 
 import execute  # noqa: E402
 
-SECONDS = 30  # for one notebook, with two cores to itself
 PICTURES = {"lloyd_max_by_eye": 2, "one_layer": 1, "reading_a_sweep": 1}
 
 
@@ -42,10 +40,8 @@ class Execution(unittest.TestCase):
         self.assertEqual(sorted(PICTURES), execute.names())
         for name, pictures in PICTURES.items():
             with self.subTest(name):
-                begin = time.monotonic()
                 code, told = self.run_main(name)
                 self.assertEqual(code, 0, told)
-                self.assertLess(time.monotonic() - begin, SECONDS)
                 book = nbformat.read(self.folder / "out" / f"{name}.ipynb", as_version=4)
                 outputs = [output for cell in book.cells if cell.cell_type == "code"
                            for output in cell.outputs]
