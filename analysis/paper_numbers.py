@@ -37,7 +37,8 @@ DEPTHS = ("W4A4-Q4K4V4", "W6A6-Q6K6V6")  # at which comparisons are written
 
 # variant → options of its trials; those that a method does not have are no obstacle.
 VARIANTS = {
-    "rtn": {}, "smoothquant": {}, "quarot": {}, "singlequant": {}, "omniquant": {},
+    "rtn": {}, "smoothquant": {}, "singlequant": {}, "omniquant": {},
+    "quarot": {"method.smoothing": "0.6"}, "quarot-unsmoothed": {"method.smoothing": "none"},
     "infoquant": {}, "spinquant": {}, "flatquant": {},
     "duquant": {"method.lwc": "false"}, "duquant-lwc": {"method.lwc": "true"},
     "ruquant": {"method.global_reflection": "init"},

@@ -46,7 +46,8 @@ std::string pairing_key(const SummaryRow& row) {
 
 std::string smoothing_of(const SummaryRow& row) {
   const auto& config = row.results["config"];
-  return config.contains("method.smoothing") ? config["method.smoothing"].get<std::string>() : "";
+  return config.contains("method.smoothing") ? config["method.smoothing"].get<std::string>()
+                                             : "none";
 }
 
 struct Paired {

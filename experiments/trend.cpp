@@ -42,7 +42,7 @@ bool is_pair(const SummaryRow& a, const SummaryRow& b, const std::set<std::strin
     return name == "quant.preset" || name == "method.preset" || name == "method.schedule";
   };
   for (const auto& [name, value] : a.results["config"].items()) {
-    if (name == "method" || named.contains(name) || is_preset(name)) continue;
+    if (named.contains(name) || is_preset(name)) continue;
     const Json& other = b.results["config"];
     if (name == "seed") {
       const bool both = a.results["random"] == true && b.results["random"] == true;

@@ -91,6 +91,15 @@ TEST_CASE("pairs have the same seed, and agree in all that the trend does not na
   CHECK(verdict(rows).pairs == 0);
 }
 
+TEST_CASE("methods are compared with each other only where a trend names them") {
+  const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, {1, 2}),
+                                        finished("duquant", "contiguous", 1, {1.5, 2.6})};
+  CHECK(verdict(rows).pairs == 0);
+  Sweep sweep = with_trend();
+  sweep.trends[0].lower.emplace_back("method", "ruquant");
+  CHECK(judge_trends(sweep, rows).at(0).pairs == 1);
+}
+
 TEST_CASE("verdicts are written for people and for programs") {
   const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, {1, 2, 3}),
                                         finished("ruquant", "contiguous", 1, {1.5, 2.6, 3.4})};
