@@ -56,7 +56,7 @@ class Study(unittest.TestCase):
                     and all(g.settings.get(k) == v for k, v in settings.items()))
 
     def test_an_interval_is_the_wider_of_two(self):
-        group = self.group("quarot", W4, **{"quant.rounding": "gptq"})
+        group = self.group("quarot", W4, **{"quant.rounding": "gptq", "method.smoothing": "0.6"})
         seeds = stats.mean_interval(group.losses)
         windows = stats.paired_over_windows(group.windows("nll"), group.windows("nll_float"))
         text = self.numbers[f"baselines.loss.quarot.gptq.{W4}"]
@@ -64,7 +64,8 @@ class Study(unittest.TestCase):
         self.assertNotEqual(f"{seeds.half:.3f}", f"{windows.half:.3f}")
 
     def test_variants_are_told_apart(self):
-        for variant in ("duquant", "duquant-lwc", "ruquant", "ruquant-finetuned"):
+        for variant in ("quarot", "quarot-unsmoothed", "duquant", "duquant-lwc", "ruquant",
+                        "ruquant-finetuned"):
             self.assertIn(f"baselines.loss.{variant}.rtn.{W6}", self.numbers)
         self.assertNotEqual(self.numbers[f"baselines.loss.duquant.rtn.{W4}"],
                             self.numbers[f"baselines.loss.duquant-lwc.rtn.{W4}"])
