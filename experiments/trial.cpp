@@ -8,11 +8,11 @@
 #include "experiments/kept.hpp"
 #include "experiments/metrics.hpp"
 #include "experiments/record.hpp"
+#include "experiments/sites.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"
 #include "ruquant/eval/choices.hpp"
-#include "ruquant/eval/distortion.hpp"
 #include "ruquant/eval/language.hpp"
 #include "ruquant/io/tensor_store.hpp"
 #include "ruquant/learn/learned_rounding.hpp"
@@ -39,56 +39,6 @@ class Clock {
  private:
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
-
-std::vector<Site> captured_sites(const ActivationSettings& settings, Index layers) {
-  std::vector<Index> chosen = settings.layers;
-  if (chosen.empty()) {
-    for (Index i = 0; i < 4; ++i) chosen.push_back((layers - 1) * i / 3);
-    chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
-  }
-  std::vector<Site> sites;
-  for (const Index layer : chosen) {
-    for (const SiteKind kind : kLinearSites) {
-      const auto& kinds = settings.kinds;
-      if (std::find(kinds.begin(), kinds.end(), to_string(kind)) == kinds.end()) continue;
-      sites.push_back({layer, kind});
-    }
-  }
-  return sites;
-}
-
-// The site whose tokens have the widest range for their power, before any transform, among those
-// behind a norm and among those behind an activation function.
-std::vector<const SiteActivations*> outlier_rich_sites(const ActivationSet& set) {
-  std::map<bool, std::pair<double, const SiteActivations*>> found;
-  for (const SiteActivations& site : set.sites) {
-    if (site.site.kind == SiteKind::attn_out) continue;
-    const double ratio = mean_range_over_rms(site.test.cast<double>());
-    auto& best = found[has_norm(site.site.kind)];
-    if (best.second == nullptr || ratio > best.first) best = {ratio, &site};
-  }
-  std::vector<const SiteActivations*> sites;
-  for (const auto& [behind_norm, best] : found) sites.push_back(best.second);
-  return sites;
-}
-
-// The bins of a site's quantizer before and after the transform, for figures.
-void keep_bins(const SiteActivations& site, const Plan& plan, const ModelConfig& config,
-               TrialResult& result) {
-  const QuantSpec spec = plan.quant.of(site.site.kind);
-  if (!spec.rounds()) return;
-  Matrix<double> x = site.test.cast<double>();
-  for (const char* when : {"before", "after"}) {
-    const std::string group =
-        fmt::format("{}.{}/{}", site.site.layer, to_string(site.site.kind), when);
-    const BinProfile bins = bin_profile(x, spec);
-    result.bins[group + "/code"] = bins.code;
-    result.bins[group + "/share"] = bins.share;
-    result.bins[group + "/shift"] = bins.shift;
-    result.bins[group + "/within"] = bins.within;
-    site_transform(plan, config, site.site).apply(x);
-  }
-}
 
 std::string ids_key(std::span<const std::int32_t> ids) {
   return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
@@ -122,7 +72,7 @@ struct Workbench::Impl {
   std::unique_ptr<ModelSession<float>> session;
   Matrix<float> reference;  // final hidden states of the float model on the evaluation tokens
   ActivationSet activations;
-  std::map<std::string, double> lloyd_max_errors;  // of unrotated sites, by site and bits
+  LloydMaxErrors lloyd_max_errors;
 
   void load(const Inputs& inputs);
   ModelSession<float>& calibration(const Config& config);
@@ -137,7 +87,6 @@ struct Workbench::Impl {
   ChoiceScores float_choices(const Config& config, const ChoiceTask& task);
   void measure_tasks(const Config& config, const Inputs& inputs, const PlannedModel<float>& planned,
                      const Progress& progress, TrialResult& result);
-  double lloyd_max_error(const SiteActivations& site, Index bits);
   void measure_tensors(const Config& config, const Inputs& inputs, TrialResult& result);
 };
 
@@ -381,14 +330,6 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
   result.timing.task_seconds = clock.lap();
 }
 
-// The same for every plan, and slow.
-double Workbench::Impl::lloyd_max_error(const SiteActivations& site, Index bits) {
-  const std::string key = fmt::format("{} {}", to_string(site.site), bits);
-  const auto found = lloyd_max_errors.find(key);
-  if (found != lloyd_max_errors.end()) return found->second;
-  return lloyd_max_errors[key] = lloyd_max_error_db(site.test, bits);
-}
-
 void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs,
                                       TrialResult& result) {
   const ActivationSet& set = activation_set(config, inputs);
@@ -402,32 +343,7 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
     plan = config.method->plan(session_here, config.quant, stream);
     fit_activation_levels(session_here, plan);
   }
-  std::map<std::string, std::vector<double>> by_measure;
-  for (const SiteActivations& site : set.sites) {
-    auto measures = site_distortion(plan, set.config, site.site, site.test, site.weights);
-    const auto error = measures.find("activation_error_db");
-    if (error != measures.end()) {
-      measures["lloyd_max_gap_db"] =
-          error->second - lloyd_max_error(site, plan.quant.activation.bits);
-    }
-    for (const auto& [name, value] : measures) {
-      by_measure["tensor." + name].push_back(value);
-      by_measure[fmt::format("tensor.{}.{}", name, to_string(site.site.kind))].push_back(value);
-    }
-    result.sites[to_string(site.site)] = std::move(measures);
-  }
-  for (const auto& [name, values] : by_measure) result.metrics[name] = mean(values);
-
-  for (const SiteActivations* site : outlier_rich_sites(set)) {
-    const Index rows = std::min(config.activations.sample_tokens, site->test.rows());
-    if (rows == 0) break;
-    const std::string group = fmt::format("{}.{}", site->site.layer, to_string(site->site.kind));
-    Matrix<float> sample = site->test.topRows(rows);
-    result.samples[group + "/before"] = sample;
-    site_transform(plan, set.config, site->site).cast<float>().apply(sample);
-    result.samples[group + "/after"] = std::move(sample);
-    keep_bins(*site, plan, set.config, result);
-  }
+  measure_sites(set, plan, config.activations.sample_tokens, lloyd_max_errors, result);
   if (result.plan.layers.empty()) result.plan = std::move(plan);
   result.timing.tensor_seconds = clock.lap();
 }
