@@ -71,6 +71,9 @@ def _change_arrays(path) -> None:
             group["after"][...] = 2 * group["after"][()]
         for sides in file.get("bins", {}).values():
             sides["after/shift"][...] = 0.5 * sides["after/shift"][()]
+        for name, right in file.get("items", {}).items():
+            if not name.endswith("_float"):
+                right[...] = 1 - right[()]
 
 
 class Study(unittest.TestCase):
