@@ -95,6 +95,12 @@ def base_words(base: Group) -> str:
     return ", ".join(_in_words(settings, " ")) or "its only settings"
 
 
+def defaults_words(found: list) -> str:
+    """The base of every method among the departures, in words."""
+    bases = {departure.base.method: departure.base for departure in found}
+    return "; ".join(f"{method}, {base_words(base)}" for method, base in bases.items())
+
+
 def _changed(group: Group, base: Group) -> dict:
     keys = [key for key in {**base.settings, **group.settings}
             if group.settings.get(key) != base.settings.get(key)]

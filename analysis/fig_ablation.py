@@ -68,8 +68,7 @@ def _row_words(run: Run, departure) -> str:
 def _widest(departure) -> stats.Interval:
     """The wider of the intervals over seeds and over windows."""
     pair = departure.pair
-    halves = [i.half for i in (pair.windows, pair.seeds) if math.isfinite(i.half)]
-    return stats.Interval(pair.windows.mean, max(halves, default=math.nan), pair.windows.n)
+    return stats.wider(pair.windows, pair.seeds)._replace(mean=pair.windows.mean)
 
 
 def _look(verdict) -> tuple:
@@ -108,10 +107,8 @@ def _row(departure) -> dict:
 
 def _caption(run: Run, found, groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
-    bases = {d.base.method: d.base for d in found}
-    words = "; ".join(f"{method}, {departures.base_words(base)}" for method, base in bases.items())
     return ("Difference of the loss to that of the default, by one change. Marker: mean; thin bar: "
             "95 % t-interval over seeds, paired; pale bar: over windows, paired; cut at the "
             "panel's edge. Lower or higher: both intervals lie on that side of zero (the one over "
             "windows alone where nothing is random). Figures on the right are the differences. "
-            f"Default: {words}. {style.provenance(trials)}")
+            f"Default: {departures.defaults_words(found)}. {style.provenance(trials)}")

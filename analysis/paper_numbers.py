@@ -160,19 +160,14 @@ def _comparisons(placed: dict) -> dict:
             pair = compare.compare(group, reference)
             end = f"{variant}.{other}.{rounding}.{widths}"
             found[f"word.{end}"] = WORDS[pair.verdict]
-            found[f"difference.{end}"] = _signed(_wider(pair.seeds, pair.windows))
+            found[f"difference.{end}"] = _signed(stats.wider(pair.seeds, pair.windows))
     return found
 
 
 def _loss_interval(group) -> stats.Interval:
     over_windows = stats.paired_over_windows(group.windows("nll"), group.windows("nll_float"))
     over_seeds = stats.mean_interval(group.losses)
-    return over_seeds._replace(half=_wider(over_seeds, over_windows).half)
-
-
-def _wider(first: stats.Interval, second: stats.Interval) -> stats.Interval:
-    known = [interval for interval in (first, second) if math.isfinite(interval.half)]
-    return max(known, key=lambda interval: interval.half, default=first)
+    return over_seeds._replace(half=stats.wider(over_seeds, over_windows).half)
 
 
 def _plain(interval: stats.Interval) -> str:

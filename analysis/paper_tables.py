@@ -50,13 +50,13 @@ def ablation(run: Run) -> tables.Table:
               compare.signed(d.pair.windows.mean, "+.3f"), _half(d.pair.seeds.half),
               _half(d.pair.windows.half), str(len(d.group.trials)), d.pair.verdict]
              for d in found]
-    words = "; ".join(f"{method}, {departures.base_words(base)}" for method, base in bases.items())
     return tables.Table(
         "ablation", f"Single changes of settings ({widths})",
         ("change", "loss over float", *(("minus the default", what) for what in
                                         ("mean", "± seeds", "± windows")), "seeds", "verdict"),
         tuple(rows), "Nats per token; half widths of 95 % t-intervals of paired differences. "
-        f"Default: {words}. " + _note([g for d in found for g in (d.base, d.group)]))
+        f"Default: {departures.defaults_words(found)}. "
+        + _note([g for d in found for g in (d.base, d.group)]))
 
 
 def _half(half: float) -> str:
@@ -84,8 +84,8 @@ def roundings(runs: list) -> tables.Table:
     return tables.Table(
         "weight_only", "Weight-only rounding", ("run", "model", "method", "rounding", *columns),
         tuple(body), "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
-        "bits with scales, zero points and masks. Variants are named by where they depart from their "
-        "method's most common settings in the run. Runs are measured on windows of their own: "
+        "bits with scales, zero points and masks. Variants are named by where they depart from "
+        "their method's most common settings in the run. Runs are measured on windows of their own: "
         "compare within a run. " + _note([group for group, _ in groups]))
 
 

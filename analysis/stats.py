@@ -1,8 +1,8 @@
 """Means, 95 % intervals and paired differences. Nothing else is computed in this room.
 
-Every interval is Student's, but those of `bootstrap`: mean ± t(0.975, n-1) · s / √n, with s the sample standard deviation
-(n-1 in its denominator). Values that are not finite make the result not finite: a diverged trial
-is never averaged away.
+Every interval but those of `bootstrap` is Student's: mean ± t(0.975, n-1) · s / √n, with s the
+sample standard deviation (n-1 in its denominator). Values that are not finite make the result not
+finite: a diverged trial is never averaged away.
 """
 
 import math
@@ -108,6 +108,12 @@ def mean_interval(values) -> Interval:
         return Interval(mean, math.nan, n)
     spread = float(np.std(values, ddof=1))
     return Interval(mean, t_quantile(0.5 + LEVEL / 2, n - 1) * spread / math.sqrt(n), n)
+
+
+def wider(first: Interval, second: Interval) -> Interval:
+    """The one with the larger half width, unknown ones apart; the first where none is known."""
+    known = [interval for interval in (first, second) if math.isfinite(interval.half)]
+    return max(known, key=lambda interval: interval.half, default=first)
 
 
 def paired_over_windows(values, reference) -> Interval:

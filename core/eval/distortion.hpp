@@ -54,8 +54,8 @@ double mean_range_over_rms(const Matrix<double>& x);
 /// by row on the grid that `spec` fits.
 double centroid_shift(const Matrix<double>& x, const QuantSpec& spec);
 
-/// What the bins of a row quantizer hold, all rows together. A bin has code_max − code_min + 1
-/// neighbours at most; its entries lie at (x − midpoint)/Δ of their own row.
+/// What the bins of a row quantizer hold, all rows together: a bin a code, its entries placed at
+/// (x − midpoint)/Δ of their own row.
 struct BinProfile {
   Vector<double> code;   ///< [levels]
   Vector<double> share;  ///< [levels] of the entries

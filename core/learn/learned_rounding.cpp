@@ -32,10 +32,7 @@ class Weights {
       Matrix<double>& weight = weight_[linear];
       weight = weights[linear].weight.template cast<double>();
       std::optional<RowClips<double>> ends = plan.weight_clips[linear];
-      if (ends && clamps_rows(quant.weight)) {
-        clamp_rows(weight, *ends);
-        ends = unclipped_rows<double>(weight.rows());
-      }
+      if (ends) ends = grid_clips(weight, *ends, quant.weight);
       const RowClips<double>* clips = ends ? &*ends : nullptr;
       parameters_[linear] = levels_learn_ ? unified_start(weight, quant.weight, options_, clips)
                                           : uniform_start(weight, quant.weight, clips);

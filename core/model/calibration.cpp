@@ -9,8 +9,6 @@
 #include "ruquant/quant/code_levels.hpp"
 
 namespace ruq {
-namespace {}  // namespace
-
 template <class S>
 const Model<S>& CalibrationSession<S>::model() const {
   fail("found a dump of activations, expected a model: this method learns from whole blocks");

@@ -22,4 +22,12 @@ RowClips<S> unclipped_rows(Index rows) {
   return {Vector<S>::Ones(rows), Vector<S>::Ones(rows)};
 }
 
+/// The factors for the grid of w: the learned ones, or, where they clamp, ones after clamping w.
+template <class S>
+RowClips<S> grid_clips(Matrix<S>& w, const RowClips<S>& learned, const QuantSpec& spec) {
+  if (!clamps_rows(spec)) return learned;
+  clamp_rows(w, learned);
+  return unclipped_rows<S>(w.rows());
+}
+
 }  // namespace ruq

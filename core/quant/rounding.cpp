@@ -186,8 +186,7 @@ RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& 
   }
   if (inputs.clips == nullptr || !clamps_rows(inputs.spec)) return rounding.round(inputs);
   Matrix<S> clamped = inputs.weight;
-  clamp_rows(clamped, *inputs.clips);
-  const RowClips<S> ones = unclipped_rows<S>(clamped.rows());
+  const RowClips<S> ones = grid_clips(clamped, *inputs.clips, inputs.spec);
   return rounding.round({clamped, inputs.spec, inputs.hessian, inputs.options, &ones});
 }
 
