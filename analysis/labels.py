@@ -8,7 +8,8 @@ def width_order(widths: str) -> tuple:
     return (sum(int(bits) for bits in re.findall(r"\d+", widths)), widths)
 
 
-ATTENTION_APART = "attention apart"
+ALIKE, ATTENTION_APART = "everything alike", "attention apart"
+ACTIVATIONS, WEIGHTS = "activations", "weights alone"
 
 
 def width_family(widths: str) -> tuple:
@@ -16,11 +17,11 @@ def width_family(widths: str) -> tuple:
     quantized."""
     weights, activations, *others = (int(bits) for bits in re.findall(r"\d+", widths))
     if len({weights, activations, *others}) == 1:
-        return (0, "everything alike")
+        return (0, ALIKE)
     if {activations, *others} == {16}:
-        return (3, "weights alone")
+        return (3, WEIGHTS)
     if {weights, *others} == {16}:
-        return (2, "activations")
+        return (2, ACTIVATIONS)
     return (1, ATTENTION_APART)
 
 

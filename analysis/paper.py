@@ -24,6 +24,7 @@ from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  #
                       fig_construction, fig_cost, fig_learning, fig_loss_by_method, fig_overview,
                       fig_sensitivity, fig_site_error, fig_spread, fig_tasks, fig_trends,
                       fig_uniformity, paper_tables, published, style, tables)
+from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
 from analysis.runs import RunError, load_run  # noqa: E402
 
 HYPER_PARAMETERS = ("method.block_size", "method.steps", "method.permutations",
@@ -84,19 +85,18 @@ def _with_name(make, name):
     return made
 
 
-def _rounded(name, title, cell_of, of_weights):
-    return lambda run: paper_tables.by_rounding(run, name, title, cell_of, of_weights)
+def _rounded(name, title, cell_of, *families):
+    return Entry(name, ("baselines",),
+                 lambda run: paper_tables.by_rounding(run, name, title, cell_of, families))
 
 
 TABLES = (
-    Entry("loss_activations", ("baselines",),
-          _rounded("loss_activations", NATS, tables.loss_cell, False)),
-    Entry("loss_weights", ("baselines",),
-          _rounded("loss_weights", NATS, tables.loss_cell, True)),
-    Entry("perplexity_activations", ("baselines",),
-          _rounded("perplexity_activations", PPL, tables.perplexity_cell, False)),
-    Entry("perplexity_weights", ("baselines",),
-          _rounded("perplexity_weights", PPL, tables.perplexity_cell, True)),
+    _rounded("loss_alike", NATS, tables.loss_cell, ALIKE),
+    _rounded("loss_apart", NATS, tables.loss_cell, ATTENTION_APART, ACTIVATIONS),
+    _rounded("loss_weights", NATS, tables.loss_cell, WEIGHTS),
+    _rounded("perplexity_alike", PPL, tables.perplexity_cell, ALIKE),
+    _rounded("perplexity_apart", PPL, tables.perplexity_cell, ATTENTION_APART, ACTIVATIONS),
+    _rounded("perplexity_weights", PPL, tables.perplexity_cell, WEIGHTS),
     Entry("ablation", ("ablations",), paper_tables.ablation),
     Entry("cost", ("baselines",), tables.cost),
     Entry("weight_only", ("weight_only", "mechanisms"),

@@ -1,12 +1,10 @@
 """Tables of the study that go beyond those of a single run: roundings side by side, what single
 changes cost, weight-only rounding over several runs."""
 
-import re
-
 import numpy as np
 
 from analysis import compare, departures, style, tables
-from analysis.labels import label
+from analysis.labels import WEIGHTS, label, width_family
 from analysis.runs import Run
 
 ROUNDING = "quant.rounding"
@@ -14,13 +12,14 @@ ROUNDINGS = ("rtn", "gptq")
 
 
 def weight_only(widths: str) -> bool:
-    """W3A16-Q16K16V16 and the like: weights alone are rounded."""
-    return bool(re.fullmatch(r"W\d-?A16-Q16K16V16", widths))
+    """W3A16-Q16K16V16 and the like."""
+    return width_family(widths)[1] == WEIGHTS
 
 
-def by_rounding(run: Run, name, title, cell_of, of_weights: bool) -> tables.Table:
-    """A row a method with its settings; under each setting of widths a column a rounding."""
-    widths = [w for w in run.widths if weight_only(w) == of_weights]
+def by_rounding(run: Run, name, title, cell_of, families: tuple) -> tables.Table:
+    """A row a method with its settings; under each setting of widths, of the families that are
+    named, a column a rounding."""
+    widths = [w for w in run.widths if width_family(w)[1] in families]
     rows, groups = {}, [group for group in run.groups if group.widths in widths]
     for group in sorted(groups, key=lambda g: (style.method_order(g.method), g.label)):
         rest = {key: value for key, value in group.settings.items() if key != ROUNDING}

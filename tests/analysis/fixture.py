@@ -243,6 +243,7 @@ ABLATIONS = [({}, 0.5), ({"method.block_size": "8"}, 1.6), ({"method.block_size"
               0.58), ({"quant.weight.clip_ratio": "1"}, 0.56)]
 BASELINES = ["rtn", "smoothquant", "quarot", "duquant", "ruquant"]
 ROUNDINGS = {"rtn": 1.0, "gptq": 0.8}
+APART = {"W4A4-Q16K4V4": 0.9}
 WEIGHT_WIDTHS = {"W4A16-Q16K16V16": 0.2, "W2A16-Q16K16V16": 2.0}
 
 
@@ -257,7 +258,7 @@ def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
                 for method in methods for rounding, factor in axes.get("roundings",
                                                                        ROUNDINGS).items()]
     small = {"seeds": seeds[:2], "samples": False}
-    make_run(folder / "baselines", design(BASELINES), seeds, WIDTHS | WEIGHT_WIDTHS,
+    make_run(folder / "baselines", design(BASELINES), seeds, WIDTHS | APART | WEIGHT_WIDTHS,
              samples=False)
     make_run(folder / "ablations", [("ruquant", {**ABLATION_DEFAULTS, **changed}, loss)
                                     for changed, loss in ABLATIONS], seeds,

@@ -260,13 +260,13 @@ class StudyTables(Folder):
         run = self.run_of([("rtn", {"quant.rounding": rounding}, loss)
                            for rounding, loss in (("rtn", 3.0), ("gptq", 2.0))],
                           widths={"W4A4-Q4K4V4": 1.0, "W2A16-Q16K16V16": 2.0})
-        table = paper_tables.by_rounding(run, "x", "X", tables.loss_cell, False)
+        table = paper_tables.by_rounding(run, "x", "X", tables.loss_cell, (labels.ALIKE,))
         self.assertEqual(table.head, ("method", ("W4A4-Q4K4V4", "rtn"), ("W4A4-Q4K4V4", "gptq")))
         cells = {g.settings["quant.rounding"]: tables.loss_cell(g) for g in run.groups
                  if g.widths == "W4A4-Q4K4V4"}
         self.assertEqual(table.rows, (["rtn", cells["rtn"], cells["gptq"]],))
         self.assertIn(r"\multicolumn{2}{c}{W4A4-Q4K4V4}", table.latex())
-        weights = paper_tables.by_rounding(run, "x", "X", tables.loss_cell, True)
+        weights = paper_tables.by_rounding(run, "x", "X", tables.loss_cell, (labels.WEIGHTS,))
         self.assertEqual({cell[0] for cell in weights.head[1:]}, {"W2A16-Q16K16V16"})
 
     def test_ablation_says_difference_and_verdict(self):
