@@ -133,6 +133,9 @@ bool run_here(const RunFolder& folder, const PlannedTrial& planned, Workbench& b
 pid_t start_worker(const Request& request, std::size_t number) {
   std::vector<std::string> arguments = {request.program, "run", request.config.string()};
   arguments.insert(arguments.end(), request.overrides.begin(), request.overrides.end());
+  for (const std::string& word : request.only) {
+    arguments.insert(arguments.end(), {"--only", word});
+  }
   for (const std::string& part :
        {std::string("--trial"), std::to_string(number), std::string("--threads"),
         std::to_string(request.threads), std::string("--out"), request.out.string(),
@@ -250,7 +253,7 @@ void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& tr
 
 int run(const Request& original) {
   Request request = original;
-  const Sweep sweep = load_sweep(request.config, request.overrides);
+  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   request.out = run_root(request, sweep);
   if (request.trial) index_of(request, sweep.trials.size());
   check_writable(request.out);
@@ -282,7 +285,7 @@ int run(const Request& original) {
 }
 
 int dump(const Request& request) {
-  const Sweep sweep = load_sweep(request.config, request.overrides);
+  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   const Trial& trial = sweep.trials.at(
       request.trial ? static_cast<std::size_t>(index_of(request, sweep.trials.size())) : 0);
   if (!trial.config->activations.path.empty()) {
@@ -302,7 +305,7 @@ int dump(const Request& request) {
 
 int verify(const Request& original) {
   Request request = original;
-  Sweep sweep = load_sweep(request.config, request.overrides);
+  Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   if (sweep.check.trials && *sweep.check.trials != std::ssize(sweep.trials)) {
     fail("{}: check.trials: found {} trials, expected {}", request.config.string(),
          sweep.trials.size(), *sweep.check.trials);
@@ -320,7 +323,7 @@ int verify(const Request& original) {
                            sweep.check.with.end());
   request.figures = false;
   if (run(request) != 0) return 1;
-  sweep = load_sweep(request.config, request.overrides);
+  sweep = load_sweep(request.config, request.overrides, request.only);
   const RunFolder folder(run_root(request, sweep), sweep);
   int bad = 0;
   for (const auto& expectation : sweep.check.expect) {
@@ -340,7 +343,7 @@ int verify(const Request& original) {
 }
 
 int list(const Request& request) {
-  const Sweep sweep = load_sweep(request.config, request.overrides);
+  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
     fmt::print("{:4}  {}\n", i, sweep.trials[i].label);
   }
@@ -348,7 +351,7 @@ int list(const Request& request) {
 }
 
 int print_config(const Request& request) {
-  const Sweep sweep = load_sweep(request.config, request.overrides);
+  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
     if (request.trial && static_cast<std::size_t>(index_of(request, sweep.trials.size())) != i) {
       continue;
@@ -362,7 +365,7 @@ int print_config(const Request& request) {
 }
 
 int slurm(const Request& request, bool submit) {
-  const Sweep sweep = load_sweep(request.config, request.overrides);
+  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   const auto quoted = [](const std::string& text) {
     std::string inside;
     for (const char c : text) inside += c == '\'' ? std::string("'\\''") : std::string(1, c);
@@ -374,6 +377,7 @@ int slurm(const Request& request, bool submit) {
       sweep.name, sweep.trials.size() - 1, quoted(fs::read_symlink("/proc/self/exe").string()),
       quoted(fs::absolute(request.config).string()));
   for (const std::string& text : request.overrides) script += " " + quoted(text);
+  for (const std::string& word : request.only) script += " --only " + quoted(word);
   script += fmt::format(" --out {} --trial \"$SLURM_ARRAY_TASK_ID\" --threads 2\n",
                         quoted(fs::absolute(run_root(request, sweep)).string()));
   if (!submit) {

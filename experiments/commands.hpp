@@ -14,6 +14,7 @@ struct Request {
   std::string program;  ///< how to start a worker process
   std::filesystem::path config;
   std::vector<std::string> overrides;
+  std::vector<std::string> only;  ///< leave the trials that have these values, "key=a,b"
   std::filesystem::path out;   ///< run folder, or file of a dump; empty: runs/<config>
   std::optional<Index> trial;  ///< this trial alone
   Index jobs = 1;

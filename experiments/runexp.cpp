@@ -27,7 +27,10 @@ po::options_description options() {
   add("help", "this text and every option of CONFIG");
   add("list", "print the numbered trials");
   add("print-config", "print the resolved options of the trials");
-  add("trial", po::value<ruq::Index>(), "run or print this trial alone");
+  add("only", po::value<std::vector<std::string>>(),
+      "KEY=A,B leaves the trials with one of these values, and those of methods without KEY; may "
+      "be given several times");
+  add("trial", po::value<ruq::Index>(), "run or print this trial alone (numbered as --list does)");
   add("jobs", po::value<ruq::Index>()->default_value(0),
       "worker processes (0: one a processor when there are several trials to do, and memory holds "
       "them)");
@@ -103,6 +106,7 @@ int start(int argc, char** argv) {
   request.threads = map["threads"].as<ruq::Index>();
   request.force = map.contains("force");
   request.figures = !map.contains("no-figures");
+  if (map.contains("only")) request.only = map["only"].as<std::vector<std::string>>();
   if (map.contains("trial")) request.trial = map["trial"].as<ruq::Index>();
   if (request.jobs < 0) ruq::fail("--jobs: found {}, expected at least 1", request.jobs);
   if (request.threads < 0) ruq::fail("--threads: found {}, expected at least 1", request.threads);

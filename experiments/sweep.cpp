@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 #include <sstream>
 
@@ -47,9 +48,8 @@ bool is_list_option(const std::string& key) {
   return field != nullptr && field->type.rfind("a list", 0) == 0;
 }
 
-// An override replaces the key wherever it stands, in the settings and as an axis, and holds for
-// the grids that do not name it.
-void apply_override(const std::string& text, Document& document) {
+// "key=a,b" as written on the command line. The value of an option that is a list stays whole.
+Axis axis_of_word(const std::string& text) {
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) {
     fail("command line: found '{}', expected key=value", text);
@@ -66,6 +66,14 @@ void apply_override(const std::string& text, Document& document) {
     }
     if (axis.values.empty()) axis.values.push_back({key, "", kCommandLine, false});
   }
+  return axis;
+}
+
+// An override replaces the key wherever it stands, in the settings and as an axis, and holds for
+// the grids that do not name it.
+void apply_override(const std::string& text, Document& document) {
+  const Axis axis = axis_of_word(text);
+  const std::string& key = axis.key;
   if (document.grids.empty()) document.grids.emplace_back();
   for (AxisGrid& grid : document.grids) {
     const auto existing =
@@ -215,7 +223,42 @@ bool is_meant(const Config& config,
   });
 }
 
-Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides) {
+namespace {
+
+// The value of an option of a trial; none where its method does not have it.
+std::optional<std::string> option_of(const Trial& trial, const std::string& key) {
+  for (const auto& [name, value] : trial.config->flat()) {
+    if (name == key) return value;
+  }
+  return std::nullopt;
+}
+
+// Leaves the trials that "key=a,b" means.
+void select(const std::string& word, std::vector<Trial>& trials) {
+  const Axis wanted = axis_of_word(word);
+  if (!all_options().contains(wanted.key)) fail("--only: {}", unknown_key(wanted.key));
+  std::set<std::string> found;
+  std::vector<Trial> kept;
+  for (const Trial& trial : trials) {
+    const std::optional<std::string> own = option_of(trial, wanted.key);
+    if (own) found.insert(*own);
+    const bool meant = !own || std::any_of(wanted.values.begin(), wanted.values.end(),
+                                           [&](const Setting& one) { return one.text == *own; });
+    if (meant) kept.push_back(trial);
+  }
+  for (const Setting& value : wanted.values) {
+    if (found.contains(value.text)) continue;
+    if (found.empty()) fail("--only: {}: no method of these trials has it", wanted.key);
+    fail("--only: {}: found '{}', expected one of {}", wanted.key, value.text,
+         fmt::join(found, ", "));
+  }
+  trials = std::move(kept);
+}
+
+}  // namespace
+
+Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides,
+                 const std::vector<std::string>& only) {
   Document document = read_document(file);
   for (const std::string& text : overrides) apply_override(text, document);
   if (document.grids.empty()) document.grids.emplace_back();
@@ -235,6 +278,7 @@ Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides
     for (const auto& swept : combinations(grid)) resolver.add(swept, axis_keys);
   }
   sweep.trials = resolver.take();
+  for (const std::string& word : only) select(word, sweep.trials);
   for (const Trend& trend : document.trends) {
     const auto meant = [&](const auto& options) {
       return std::any_of(sweep.trials.begin(), sweep.trials.end(),
@@ -242,7 +286,7 @@ Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides
     };
     if (meant(trend.lower) && meant(trend.than)) {
       sweep.trends.push_back(trend);
-    } else if (overrides.empty()) {
+    } else if (overrides.empty() && only.empty()) {
       fail("{}: trends: '{}': no trial of this file has the options of {}", trend.origin,
            trend.claim, meant(trend.lower) ? "'than'" : "'lower'");
     }

@@ -54,6 +54,10 @@ bool is_meant(const Config& config,
 /// Reads a file and applies overrides "key=value" or "key=a,b" (an axis, unless the option itself
 /// is a list). Error names file and line, the key, what was found, what was expected and the
 /// nearest known name; all faulty settings are reported in one message.
-Sweep load_sweep(const std::filesystem::path& file, const std::vector<std::string>& overrides);
+///
+/// Each word "key=a,b" of `only` leaves the trials that have one of the values; trials of methods
+/// without this option stay. Error when a value is that of no trial.
+Sweep load_sweep(const std::filesystem::path& file, const std::vector<std::string>& overrides,
+                 const std::vector<std::string>& only = {});
 
 }  // namespace ruq

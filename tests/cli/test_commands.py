@@ -229,6 +229,35 @@ class Verify(Case):
         self.assertIn("unknown metric 'nll_over_flot', did you mean 'nll_over_float'?", answer.err)
 
 
+class Only(Case):
+    SWEEP = "sweep: {method: [rtn, smoothquant, hadamard]}\n"
+
+    def test_workers_do_what_is_selected(self):
+        self.run_sweep(self.config(self.SWEEP), "--only", "method=smoothquant,hadamard",
+                       "--jobs", "2")
+        self.assertEqual(set(self.results(self.runs)), {"smoothquant", "hadamard"})
+
+    def test_ids_are_those_of_the_whole_sweep(self):
+        config = self.config(self.SWEEP)
+        self.run_sweep(config, "--only", "method=hadamard")
+        own = {path.name for path in self.runs.iterdir() if path.is_dir()}
+        self.run_sweep(config)
+        self.assertEqual(len(own), 1)
+        self.assertEqual(len([path for path in self.runs.iterdir() if path.is_dir()]), 3)
+
+    def test_a_printed_script_selects_too(self):
+        answer = self.ask(self.config(self.SWEEP), "--only", "method=rtn,hadamard", "--out",
+                          self.runs, "--slurm=print")
+        self.assertIn("--array=0-1", answer.out)
+        subprocess.run(["bash", "-c", answer.out], check=True, capture_output=True,
+                       env=self.environment(SLURM_ARRAY_TASK_ID="1"), cwd="/")
+        self.assertEqual(list(self.results(self.runs)), ["hadamard"])
+
+    def test_a_value_of_no_trial(self):
+        self.assert_refused(self.ask(self.config(self.SWEEP), "--only", "method=quarot"),
+                            "--only: method: found 'quarot'", "hadamard, rtn, smoothquant")
+
+
 class Slurm(Case):
     def test_the_printed_script_runs_a_trial(self):
         config = self.config("sweep: {method: [rtn, smoothquant, hadamard]}\n")

@@ -11,18 +11,26 @@
 namespace ruq::test {
 namespace {
 
+using Labels = std::vector<std::string>;
+
 // A configuration file and what load_sweep makes of it.
 class Loaded {
  public:
   explicit Loaded(const std::string& text) : file_(folder_ / "some.yaml") {
     write_bytes(file_, text);
   }
-  Sweep sweep(const std::vector<std::string>& overrides = {}) const {
-    return load_sweep(file_, overrides);
+  Sweep sweep(const std::vector<std::string>& overrides = {},
+              const std::vector<std::string>& only = {}) const {
+    return load_sweep(file_, overrides, only);
   }
-  std::vector<std::string> labels(const std::vector<std::string>& overrides = {}) const {
-    std::vector<std::string> all;
+  Labels labels(const std::vector<std::string>& overrides = {}) const {
+    Labels all;
     for (const Trial& trial : sweep(overrides).trials) all.push_back(trial.label);
+    return all;
+  }
+  Labels left(const std::vector<std::string>& only) const {
+    Labels all;
+    for (const Trial& trial : sweep({}, only).trials) all.push_back(trial.label);
     return all;
   }
   void refused(std::initializer_list<std::string> words,
@@ -44,7 +52,28 @@ std::string value(const Trial& trial, const std::string& key) {
   return "absent";
 }
 
-using Labels = std::vector<std::string>;
+TEST_CASE("a selection leaves trials, with the names they have without it") {
+  const Loaded file(
+      "sweep:\n  - method: [rtn, quarot]\n    quant.widths: [W4A4-Q4K4V4, W6A6-Q6K6V6]\n"
+      "  - method: duquant\n    method.lwc: [true, false]\n    quant.widths: W4A4-Q4K4V4\n");
+  CHECK(file.left({"method=rtn,duquant", "quant.widths=W4A4-Q4K4V4"}) ==
+        Labels{"rtn quant.widths=W4A4-Q4K4V4",
+               "duquant method.lwc=true quant.widths=W4A4-Q4K4V4",
+               "duquant method.lwc=false quant.widths=W4A4-Q4K4V4"});
+  // Methods without the option stay.
+  CHECK(file.left({"method.lwc=false", "quant.widths=W4A4-Q4K4V4"}) ==
+        Labels{"rtn quant.widths=W4A4-Q4K4V4", "quarot quant.widths=W4A4-Q4K4V4",
+               "duquant method.lwc=false quant.widths=W4A4-Q4K4V4"});
+  const auto refused = [&](const std::vector<std::string>& only,
+                           std::initializer_list<std::string> words) {
+    check_error([&] { file.sweep({}, only); }, words);
+  };
+  refused({"method=rtn", "quant.widths=W4A4"},
+          {"--only: quant.widths: found 'W4A4'", "one of W4A4-Q4K4V4, W6A6-Q6K6V6"});
+  refused({"method=rtn", "method.lwc=true"}, {"--only: method.lwc: no method"});
+  refused({"method.lwd=true"}, {"unknown key 'method.lwd'", "'method.lwc'"});
+  refused({"quant.widths"}, {"found 'quant.widths', expected key=value"});
+}
 
 TEST_CASE("a file without a sweep is one trial") {
   const Loaded file("about: a line\nmethod: rtn\nevaluation: {windows: 3}\n");
