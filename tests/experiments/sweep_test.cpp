@@ -57,8 +57,7 @@ TEST_CASE("a selection leaves trials, with the names they have without it") {
       "sweep:\n  - method: [rtn, quarot]\n    quant.widths: [W4A4-Q4K4V4, W6A6-Q6K6V6]\n"
       "  - method: duquant\n    method.lwc: [true, false]\n    quant.widths: W4A4-Q4K4V4\n");
   CHECK(file.left({"method=rtn,duquant", "quant.widths=W4A4-Q4K4V4"}) ==
-        Labels{"rtn quant.widths=W4A4-Q4K4V4",
-               "duquant method.lwc=true quant.widths=W4A4-Q4K4V4",
+        Labels{"rtn quant.widths=W4A4-Q4K4V4", "duquant method.lwc=true quant.widths=W4A4-Q4K4V4",
                "duquant method.lwc=false quant.widths=W4A4-Q4K4V4"});
   // Methods without the option stay.
   CHECK(file.left({"method.lwc=false", "quant.widths=W4A4-Q4K4V4"}) ==
