@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import compare
-from analysis.labels import number
+from analysis.labels import CLIPPED, clip_words, number, split_clips
 from analysis.runs import Group, Run
 from analysis.style import method_order
 
@@ -21,9 +21,7 @@ AXES = {
     "method.epochs": "epochs of tuning", "method.preset": "preset",
     "method.smoothing": "smoothing α",
     "calibration.mean_windows": "sequences in the mean",
-    "quant.activation.clip_ratio": "clip of activations",
-    "quant.queries.clip_ratio": "clip of queries", "quant.keys.clip_ratio": "clip of keys",
-    "quant.values.clip_ratio": "clip of values", "quant.weight.clip_ratio": "clip of weights",
+    **{key: f"clip of {name}" for key, name in CLIPPED.items()},
     "quant.rounding": "weight rounding", "quant.activation_levels": "levels of activations",
 }
 WINDOW_ATOL = 1e-4  # nats: float losses of equal windows agree to rounding
@@ -126,13 +124,8 @@ def _order(departure: Departure) -> tuple:
 
 
 def _in_words(settings: dict, between: str) -> list:
-    """A phrase a setting; clip ratios that agree are one: clip of activations, keys: 0.9."""
-    parts, clips = [], {}
-    for key, value in settings.items():
-        name = AXES.get(key, key.removeprefix("method.").replace("_", " "))
-        if name.startswith("clip of "):
-            clips.setdefault(value, []).append(name.removeprefix("clip of "))
-        else:
-            parts.append(f"{name}{between}{value}")
-    return parts + [f"clip of {', '.join(names)}{between}{value}"
-                    for value, names in clips.items()]
+    """A phrase a setting; clip ratios that agree are one."""
+    rest, clips = split_clips(settings)
+    names = {key: AXES.get(key, key.removeprefix("method.").replace("_", " ")) for key in rest}
+    return [f"{names[key]}{between}{value}" for key, value in rest.items()] \
+        + clip_words(clips, between)

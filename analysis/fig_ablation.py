@@ -27,8 +27,8 @@ def draw(run: Run, folder):
     sheet = style.open_sheet(TITLE.format(widths=widths), _caption(run, found, groups),
                              0.62 + 0.142 * (places[-1] + 1), style.preview_mark(groups))
     panel = sheet.figure.subplots()
-    limits = style.scale_axis(panel.xaxis, style.around_zero(style.reach(
-        [[d.pair.windows.mean] for d in found], [_widest(d) for d in found])))
+    limits = style.scale_differences(panel.xaxis, style.reach(
+        [[d.pair.windows.mean] for d in found], [_widest(d) for d in found]))
     panel.axvline(0, color=style.INK, linewidth=0.8, zorder=1)
     for place, departure in zip(places, found):
         _draw_row(panel, place, departure, limits)
@@ -37,7 +37,7 @@ def draw(run: Run, folder):
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
     panel.set_xlabel("loss minus that of the default (nats per token), left is better"
-                     + style.symlog_words(panel, "x"))
+                     + style.bent(panel, "x"))
     _separate(panel, places, found)
     sheet.legend(below=True, entries=_entries(panel, found))
     return style.save(sheet, folder, NAME, [_row(d) for d in found])

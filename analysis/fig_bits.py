@@ -45,7 +45,7 @@ def _draw_panel(run: Run, panel, words, widths, groups, looks, limits) -> list:
     panel.set_title(words, loc="left", size=7)
     panel.grid(axis="x", visible=False)
     joined = words != ATTENTION_APART
-    step = min(0.075, 0.8 / len(looks))
+    step = min(0.075, 0.4 / len(looks))
     rows = []
     for place, (label, look) in enumerate(looks.items()):
         own = sorted((group for group in groups if group.widths in widths

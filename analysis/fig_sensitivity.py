@@ -114,7 +114,7 @@ def _draw_differences(lower, values, groups, pairs, base) -> None:
     # Whole intervals: whether one reaches zero is what the panel is for.
     ends = [end for pair in pairs for end in
             (pair.windows.mean, pair.seeds.low, pair.seeds.high)]
-    limits = style.scale_axis(lower.yaxis, style.around_zero(ends))
+    limits = style.scale_differences(lower.yaxis, ends)
     lower.axhline(0, color=REFERENCE, linewidth=0.9, linestyle=(0, (4, 1.5)), zorder=1)
     lower.plot(values, [pair.windows.mean for pair in pairs], color=LINE, zorder=2)
     for value, group, pair in zip(values, groups, pairs):

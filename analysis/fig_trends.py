@@ -1,6 +1,5 @@
 """What was expected of a run before it, and what came: one line a claim, from trends.json."""
 
-import math
 import textwrap
 
 from analysis import style
@@ -32,9 +31,9 @@ def draw(run: Run, folder, name=NAME):
     panel.grid(axis="y", visible=False)
     for place, trend in zip(places, trends):
         _draw_line(panel, place, trend)
-    _scale(panel, trends)
-    panel.set_xlabel(f"difference of {_metrics(trends)}: first set minus second, lower is as "
-                     "expected")
+    style.scale_differences(panel.xaxis, [end for trend in trends for end in _ends(trend)])
+    panel.set_xlabel(f"difference of {_metrics(trends)}, left of zero as expected"
+                     + style.bent(panel, "x"))
     handles = {name: panel.plot([], [], color=colour, marker=marker, linestyle="none")[0]
                for name, (colour, marker) in LOOKS.items()
                if any(trend["verdict"] == name for trend in trends)}
@@ -46,19 +45,13 @@ def draw(run: Run, folder, name=NAME):
 
 def _draw_line(panel, place, trend) -> None:
     colour, marker = LOOKS[trend["verdict"]]
-    half = trend.get("half_width", math.nan)
-    if math.isfinite(half):
-        panel.plot([trend["difference"] - half, trend["difference"] + half], [place, place],
-                   color=colour, zorder=3)
+    panel.plot(_ends(trend), [place, place], color=colour, zorder=3)
     panel.plot([trend["difference"]], [place], color=colour, marker=marker, zorder=4)
 
 
-def _scale(panel, trends) -> None:
-    """Linear near zero, where most differences lie, and logarithmic beyond."""
-    ends = [abs(trend["difference"]) + (trend.get("half_width") or 0) for trend in trends]
-    typical = sorted(ends)[len(ends) // 2]
-    if max(ends) > 5 * typical > 0:
-        panel.set_xscale("symlog", linthresh=typical)
+def _ends(trend) -> list:
+    half = trend.get("half_width", 0.0)
+    return [trend["difference"] - half, trend["difference"] + half]
 
 
 def _metrics(trends) -> str:

@@ -65,15 +65,28 @@ def setting_list(settings: dict) -> list:
     """Settings in words, in the order in which a method applies them."""
     order = ("method.preset", "method.rotation", "method.block_size", "method.partition",
              "method.global_reflection", "method.smoothing")
-    keys = [key for key in order if key in settings] + sorted(set(settings) - set(order))
+    rest, clips = split_clips(settings)
+    keys = [key for key in order if key in rest] + sorted(set(rest) - set(order))
+    return [_setting_words(key, rest[key]) for key in keys] + clip_words(clips, " ")
+
+
+CLIPPED = {f"quant.{name}.clip_ratio": words for name, words in (
+    ("activation", "activations"), ("queries", "queries"), ("keys", "keys"), ("values", "values"),
+    ("weight", "weights"))}
+
+
+def split_clips(settings: dict) -> tuple:
+    """The settings that are no clip ratios, and ratio → names of what is clipped by it."""
     clips = {}
-    for key in keys:
-        if key.startswith("quant.") and key.endswith(".clip_ratio"):
-            clips.setdefault(settings[key], []).append(key)
-    together = {key for own in clips.values() for key in own}
-    words = [_setting_words(key, settings[key]) for key in keys if key not in together]
-    return words + [f"clip {', '.join(key.split('.')[1] for key in own)} {value}"
-                    for value, own in clips.items()]
+    for key, name in CLIPPED.items():
+        if key in settings:
+            clips.setdefault(settings[key], []).append(name)
+    return {key: value for key, value in settings.items() if key not in CLIPPED}, clips
+
+
+def clip_words(clips: dict, between: str) -> list:
+    """A phrase a ratio: clip of activations, keys: 0.9."""
+    return [f"clip of {', '.join(names)}{between}{ratio}" for ratio, names in clips.items()]
 
 
 # Settings whose keys say little by themselves: words with the value in place of {}, and switches.

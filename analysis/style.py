@@ -19,12 +19,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import to_rgb
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import (FixedLocator, FuncFormatter, LogLocator, NullFormatter,
+                               SymmetricalLogLocator)
 
 
 WIDTH = 7.0         # inches, the text width of a two-column page
 SEEDS_WANTED = 5    # a random method on fewer is a preview
 DPI = {"pdf": 300, "png": 200}
+DIFFERENCE_RANGE = 6  # largest over median difference from which an axis is bent
 LOG_RANGE = 5       # largest over smallest value from which an axis is logarithmic
 INK, MUTED, FAINT, MARK = "#222222", "#666666", "#d9d9d9", "#a33b00"
 
@@ -307,18 +309,45 @@ def reach(groups_of_values, intervals) -> list:
     return values + [min(max(end, floor), high + room) for end in ends]
 
 
-def around_zero(values) -> list:
-    """Values for scale_axis of differences: zero among them and not at the edge."""
-    finite = [v for v in values if math.isfinite(v)] or [1.0]
-    low, high = min(0.0, *finite), max(0.0, *finite)
-    margin = 0.08 * (high - low)
-    return [*finite, 0.0, *([-margin] if low == 0 else []), *([margin] if high == 0 else [])]
+def scale_differences(axis, values) -> tuple:
+    """Sets scale, limits and ticks for differences, with zero in view: linear, but where some are
+    far larger than most linear up to about the median size and logarithmic beyond. Returns the
+    limits."""
+    finite = np.array([v for v in values if math.isfinite(v)] or [1.0])
+    low, high = min(0.0, float(finite.min())), max(0.0, float(finite.max()))
+    letter, span = axis.axis_name, (high - low) or 1.0
+    median = float(np.median(np.abs(finite)))
+    margins = (0.08 * span, 0.08 * span)
+    if max(-low, high) > DIFFERENCE_RANGE * median > 0:
+        linear = _round_up(median)
+        getattr(axis.axes, f"set_{letter}scale")("symlog", linthresh=linear)
+        axis.set_major_locator(FixedLocator(_symmetric_ticks(linear, max(-low, high),
+                                                                2 if letter == "x" else 4)))
+        margins = tuple(0.2 * max(end, linear) for end in (-low, high))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    limits = (low - margins[0], high + margins[1])
+    getattr(axis.axes, f"set_{letter}lim")(*limits)
+    return limits
 
 
-def symlog_words(panel, letter: str) -> str:
+def _round_up(value: float) -> float:
+    """The next of 1, 2, 5, 10, 20, ... times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def _symmetric_ticks(linear: float, largest: float, factor: float) -> list:
+    """Zero, the linear part halved on a wide axis, and steps of about the factor beyond."""
+    sizes = [linear / 2, linear] if factor < 4 else [linear]
+    while sizes[-1] < largest:
+        sizes.append(_round_up(factor * sizes[-1]))
+    return sorted([-size for size in sizes] + [0.0] + sizes)
+
+
+def bent(panel, letter: str) -> str:
     """What to add to an axis label where the axis is not linear throughout."""
     scale = getattr(panel, f"get_{letter}scale")()
-    return " (linear near zero, logarithmic beyond)" if scale == "symlog" else ""
+    return "\n(linear near zero, logarithmic beyond)" if scale == "symlog" else ""
 
 
 def clipped(interval, limits: tuple) -> tuple:

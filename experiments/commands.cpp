@@ -70,12 +70,12 @@ std::vector<PlannedTrial> plan_trials(const Sweep& sweep) {
   throw Error(text);
 }
 
-Index index_of(const Request& request, std::size_t count) {
+std::size_t index_of(const Request& request, std::size_t count) {
   const Index n = *request.trial;
   if (n < 0 || n >= static_cast<Index>(count)) {
     fail("--trial: found {}, expected 0 to {}", n, count - 1);
   }
-  return n;
+  return static_cast<std::size_t>(n);
 }
 
 // Tells how far the sweep is; trials that were done before do not enter the estimate.
@@ -198,13 +198,12 @@ void draw_figures(const fs::path& folder) {
   }
 }
 
-// The trials that are asked for and not done. Their weights are read here, before anything is
+// The trials that are not done. Their weights are read here, before anything is
 // written: a file that cannot be used is a fault of the request, not of a trial.
 std::vector<std::size_t> what_to_do(const Request& request, const std::vector<PlannedTrial>& trials,
                                     Workbench& bench) {
   std::vector<std::size_t> todo;
   for (std::size_t i = 0; i < trials.size(); ++i) {
-    if (request.trial && static_cast<std::size_t>(*request.trial) != i) continue;
     if (request.force || recorded_status(request.out, trials[i].id) != "done") todo.push_back(i);
   }
   for (const std::size_t i : todo) bench.load(*trials[i].trial.config, trials[i].inputs);
@@ -253,9 +252,9 @@ void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& tr
 
 int run(const Request& original) {
   Request request = original;
-  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   request.out = run_root(request, sweep);
-  if (request.trial) index_of(request, sweep.trials.size());
+  if (request.trial) sweep.trials = {sweep.trials[index_of(request, sweep.trials.size())]};
   check_writable(request.out);
   const std::vector<PlannedTrial> trials = plan_trials(sweep);
   std::optional<Workbench> bench(std::in_place);
@@ -270,9 +269,7 @@ int run(const Request& original) {
     Countdown countdown(todo.size());
     for (const std::size_t i : todo) run_here(folder, trials[i], *bench, countdown);
   }
-  if (request.trial) {
-    return folder.status(trials[static_cast<std::size_t>(*request.trial)].id) == "done" ? 0 : 1;
-  }
+  if (request.trial) return folder.status(trials.front().id) == "done" ? 0 : 1;
 
   folder.summarize(sweep, trials);
   const bool all_done = std::all_of(trials.begin(), trials.end(), [&](const auto& planned) {
@@ -286,8 +283,7 @@ int run(const Request& original) {
 
 int dump(const Request& request) {
   const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
-  const Trial& trial = sweep.trials.at(
-      request.trial ? static_cast<std::size_t>(index_of(request, sweep.trials.size())) : 0);
+  const Trial& trial = sweep.trials.at(request.trial ? index_of(request, sweep.trials.size()) : 0);
   if (!trial.config->activations.path.empty()) {
     fail("activations.path: is set, but a dump is captured from a model");
   }
@@ -353,9 +349,7 @@ int list(const Request& request) {
 int print_config(const Request& request) {
   const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
   for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
-    if (request.trial && static_cast<std::size_t>(index_of(request, sweep.trials.size())) != i) {
-      continue;
-    }
+    if (request.trial && index_of(request, sweep.trials.size()) != i) continue;
     fmt::print("---\n# trial {}: {}\n", i, sweep.trials[i].label);
     for (const auto& [key, value] : sweep.trials[i].config->flat()) {
       fmt::print("{}: {}\n", key, yaml_text(value));

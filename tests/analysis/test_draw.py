@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import io
+import math
 import re
 import tempfile
 import unittest
@@ -40,6 +41,31 @@ class AxisRange(unittest.TestCase):
         reached = style.reach([[4.5]], [stats.Interval(4.5, 0.4, 8)])
         self.assertAlmostEqual(min(reached), 4.1)
         self.assertAlmostEqual(max(reached), 4.9)
+
+
+class Differences(unittest.TestCase):
+    def scaled(self, values, letter="x"):
+        figure, panel = style.plt.subplots()
+        self.addCleanup(style.plt.close, figure)
+        axis = getattr(panel, f"{letter}axis")
+        limits = style.scale_differences(axis, values)
+        return getattr(panel, f"get_{letter}scale")(), limits, list(axis.get_majorticklocs())
+
+    def test_alike_differences_are_on_a_linear_axis(self):
+        scale, limits, _ = self.scaled([0.1, 0.2, math.nan])
+        self.assertEqual(scale, "linear")
+        self.assertLess(limits[0], 0)  # zero is in view and not at the edge
+
+    def test_a_far_one_bends_the_axis_beyond_the_usual_size(self):
+        scale, limits, ticks = self.scaled([-0.04, 0.05, 0.06, 3.0])
+        self.assertEqual(scale, "symlog")
+        self.assertLess(limits[0], -0.04)
+        self.assertEqual([tick for tick in ticks if tick >= 0], [0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5])
+        self.assertEqual([tick for tick in self.scaled([-0.04, 0.05, 0.06, 3.0], "y")[2]
+                          if tick >= 0], [0, 0.1, 0.5, 2, 10])
+
+    def test_no_difference_at_all(self):
+        self.assertEqual(self.scaled([0.0, 0.0])[0], "linear")
 
 
 class Comparisons(unittest.TestCase):

@@ -91,13 +91,13 @@ class Gathering(RunFolder):
     def test_clip_ratios_that_agree_are_named_together(self):
         settings = {f"quant.{name}.clip_ratio": "1" for name in ("activation", "keys")}
         self.assertEqual(labels.setting_list({**settings, "quant.weight.clip_ratio": "0.8"}),
-                         ["clip activation, keys 1", "clip weight 0.8"])
+                         ["clip of activations, keys 1", "clip of weights 0.8"])
 
     def test_labels_of_single_settings(self):
         settings = {"method.smoothing": "none", "method.global_reflection": "init",
                     "method.rotation": "givens", "quant.weight.clip_ratio": "0.9"}
         self.assertEqual(labels.label("ruquant", settings), "ruquant (givens, reflection init, "
-                         "no smoothing, clip weight 0.9)")
+                         "no smoothing, clip of weights 0.9)")
 
 
 class Unfinished(RunFolder):
