@@ -3,9 +3,9 @@
     python analysis/tables.py RUN_DIR
 
 writes RUN_DIR/tables/<name>.md and .tex: `loss` (nats over float) and `perplexity`, a row a method
-with its settings and a column a setting of widths; `cost`; and `tasks` where zero-shot tasks were
-scored. Cells are means over seeds with 95 % t-intervals; a loss worse than guessing is said to have
-diverged. Every table ends with what it rests on.
+with its settings and a column a setting of widths; `cost`; `schedules` where something was learned;
+and `tasks` where zero-shot tasks were scored. Cells are means over seeds with 95 % t-intervals; a
+loss worse than guessing is said to have diverged. Every table ends with what it rests on.
 """
 
 import argparse
@@ -88,6 +88,8 @@ def tables(run: Run) -> list:
         made.append(by_widths(run, "loss", "Loss over float (nats per token)", loss_cell))
         made.append(by_widths(run, "perplexity", "Perplexity", perplexity_cell))
     made.append(cost(run))
+    if any(_learned(group) for group in run.groups):
+        made.append(schedules(run))
     if fig_tasks.task_names(run):
         made.append(tasks(run))
         made.append(tasks_compared(run))
@@ -140,6 +142,49 @@ def cost(run: Run) -> Table:
                   "peak memory, MiB", "trials"), tuple(rows),
                  "Mean seconds by the clock, which other load lengthens, and of all processors; "
                  "largest peak memory of the process by the end of a trial. " + note(run))
+
+
+LEARNED_ROUNDINGS = ("uniquanf", "flexround")
+
+
+def _learned(group) -> bool:
+    return all("learning.share" in trial.metrics for trial in group.trials)
+
+
+def schedules(run: Run) -> Table:
+    """What learning took, and what it would take in whole where a part was run."""
+    rows = []
+    for text, groups in rows_of(run).items():
+        for widths, group in groups.items():
+            if not _learned(group):
+                continue
+            held_out = _mean(group, "learning.held_out_ratio")
+            spent, share = _learning_seconds(group), _mean(group, "learning.share")
+            whole = f"{spent / share:,.0f}" + (" (extrapolated)" if share < 1 else "")
+            rows.append([f"{text}, {widths}", group.trials[0].config.get("method.schedule", "–"),
+                         f"{_mean(group, 'learning.steps'):,.0f}",
+                         f"{_mean(group, 'learning.tokens'):,.0f}",
+                         f"{held_out:.3f}" if math.isfinite(held_out) else "–",
+                         f"{spent:,.0f}", f"{100 * share:.0f} %", whole])
+    return Table("schedules", "What learning took",
+                 ("method and widths", "schedule", "steps", "tokens", "held-out error of its start",
+                  "processor s", "share run", "processor s of the whole"), tuple(rows),
+                 "Steps and tokens over all blocks that were learned, repetitions counted. Time of "
+                 "all processors to draw up the plan, or of rounding where that learns. Extrapolated: "
+                 "divided by the share of the blocks (of the steps, for what is learned end to end) "
+                 "that was run, so what is not learned is counted too often. " + note(run))
+
+
+def _mean(group, name) -> float:
+    values = [trial.metrics[name] for trial in group.trials if name in trial.metrics]
+    return float(np.mean(values)) if values else math.nan
+
+
+def _learning_seconds(group) -> float:
+    learns = group.trials[0].config.get("quant.rounding") in LEARNED_ROUNDINGS
+    keys = ("plan_cpu_seconds", "rounding_seconds") if learns else ("plan_cpu_seconds",)
+    return float(np.mean([sum(trial.timing.get(key, 0.0) for key in keys)
+                          for trial in group.trials]))
 
 
 def tasks(run: Run) -> Table:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "ruquant/eval/language.hpp"
 
@@ -21,6 +22,28 @@ void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& res
   result.metrics["weight.mib"] = bits / 8 / (1 << 20);
   for (const auto& [name, values] : details) result.metrics["weight." + name] = mean(values);
 }
+
+namespace {
+
+// The share of what was to be learned that was: blocks of the model, or steps of the schedule where
+// the model is learned as a whole and the record tells how many there were to be.
+double learned_share(const Plan& plan) {
+  std::set<std::string> blocks;
+  double share = 1;
+  for (const LearningRecord& record : plan.learning) {
+    const auto scheduled = record.details.find("scheduled_steps");
+    if (scheduled != record.details.end()) {
+      share = std::min(share, static_cast<double>(record.steps) / scheduled->second);
+    }
+    const std::string prefix = "layers.";
+    if (record.steps == 0 || !record.where.starts_with(prefix)) continue;
+    blocks.insert(record.where.substr(0, record.where.find('.', prefix.size())));
+  }
+  if (blocks.empty()) return share;
+  return static_cast<double>(blocks.size()) / static_cast<double>(plan.layers.size());
+}
+
+}  // namespace
 
 void measure_learning(const Plan& plan, TrialResult& result) {
   if (plan.learning.empty()) return;
@@ -46,6 +69,7 @@ void measure_learning(const Plan& plan, TrialResult& result) {
   }
   result.metrics["learning.steps"] = steps;
   result.metrics["learning.tokens"] = tokens;
+  if (steps > 0) result.metrics["learning.share"] = learned_share(plan);
 }
 
 void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const ChoiceScores& floats,

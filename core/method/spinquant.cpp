@@ -28,6 +28,10 @@ struct Schedule {
   Index steps = 16;
   Index windows = 2;   // of one step
   Index tokens = 256;  // of a window
+
+  static Schedule of(const std::string& preset) {
+    return preset == "paper" ? Schedule{100, 8, 2048} : Schedule{};
+  }
 };
 
 struct SpinQuantOptions {
@@ -115,6 +119,7 @@ class Learner {
       logger().info("spinquant: step {} of {}, loss {:.4f}", step + 1, schedule_.steps,
                     record.losses.back());
     }
+    record.details["scheduled_steps"] = static_cast<double>(Schedule::of(options_.preset).steps);
     record.details["orthogonality_drift"] = make_orthogonal(rotations);
     record.initial_loss = record.losses.front();
     record.final_loss = objective_.evaluate(rotations, batch(0));
@@ -154,9 +159,7 @@ class SpinQuant final : public MethodBase<SpinQuant> {
   void bind(Fields& fields) override {
     fields.add_preset("schedule", options_.preset, {"short", "paper"},
                       "16 steps of 2 windows of 256 tokens, or 100 steps of 8 of 2048 as published",
-                      [this](const std::string& name) {
-                        options_.schedule = name == "paper" ? Schedule{100, 8, 2048} : Schedule{};
-                      });
+                      [this](const std::string& name) { options_.schedule = Schedule::of(name); });
     Schedule& schedule = options_.schedule;
     fields.add("steps", schedule.steps, {.min = 1, .max = 100000}, "steps of Cayley SGD");
     fields.add("learning_batch", schedule.windows, {.min = 1, .max = 1024},

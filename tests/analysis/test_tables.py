@@ -53,6 +53,22 @@ class Written(unittest.TestCase):
         self.assertIn(r"quarot & " + tables.escape(tables.cell(group.losses, 3)), latex)
         self.assertIn(r"\begin{tabular}{lrr}", latex)
 
+    def test_a_schedule_that_was_run_in_part_is_extrapolated(self):
+        def learn(data):
+            data["metrics"].update({"learning.share": 0.125, "learning.steps": 24.0,
+                                    "learning.tokens": 6144.0, "learning.held_out_ratio": 0.9})
+            data["config"]["method.schedule"] = "paper"
+        self.change("ruquant", learn)
+        for path in self.folder.glob("t*/timing.json"):
+            timing = json.loads(path.read_text())
+            path.write_text(json.dumps({**timing, "plan_cpu_seconds": 50.0}))
+        markdown, _ = self.table("schedules")
+        self.assertIn("| ruquant, W4A4-Q4K4V4 | paper | 24 | 6,144 | 0.900 | 50 | 12 % | 400 "
+                      "(extrapolated) |", markdown)
+        self.assertNotIn("quarot", markdown)
+        self.change("ruquant", lambda data: data["metrics"].update({"learning.share": 1.0}))
+        self.assertIn("| 50 | 100 % | 50 |", self.table("schedules")[0])
+
     def test_one_changed_value_changes_the_table(self):
         before = self.table("perplexity")
         self.change("quarot", lambda data: data["metrics"].update({"ppl.w1024": 77.0}))

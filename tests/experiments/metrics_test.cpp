@@ -61,6 +61,22 @@ TEST_CASE("learning is summed up over records; a loss of nothing has no ratio") 
   CHECK(result.metrics["learning.held_out_improved"] == 0.5);
   CHECK(result.metrics["learning.steps"] == 8);
   CHECK(result.metrics["learning.tokens"] == 70);
+  CHECK(result.metrics["learning.share"] == 1);
+}
+
+TEST_CASE("the share that was learned is of blocks, or of the steps of a schedule") {
+  const auto share = [](const std::vector<LearningRecord>& records) {
+    Plan plan = Plan::identity("x", 8, QuantSettings{});
+    plan.learning = records;
+    TrialResult result;
+    measure_learning(plan, result);
+    return result.metrics["learning.share"];
+  };
+  CHECK(share({{.where = "layers.0", .steps = 3}, {.where = "layers.1", .steps = 3}}) == 0.25);
+  CHECK(share({{.where = "layers.3.attn_in", .steps = 3},
+               {.where = "layers.3.mlp_in", .steps = 3}}) == 0.125);
+  CHECK(share({{.where = "model", .steps = 10, .details = {{"scheduled_steps", 100}}}}) == 0.1);
+  CHECK(share({{.where = "model", .steps = 10}}) == 1);
 }
 
 ChoiceTask two_choices(Index items) {
