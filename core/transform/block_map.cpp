@@ -89,23 +89,47 @@ Vector<double> draw_target(const Vector<double>& x, Target target, Draws& draws)
 struct PairRotations {
   std::vector<Index> order;
   std::vector<PlaneRotation> pairs;
+};
 
-  template <class S, class Row>
-  void apply(Row&& row, RowVector<S>& scratch) const {
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      scratch(static_cast<Index>(i)) = row(order[i]);
+// The same on the entries of a row, laid out so that the pairs fill vector registers.
+template <class S>
+class RowRotation {
+ public:
+  explicit RowRotation(const PairRotations& rotations)
+      : odd_channel_(rotations.order.size() % 2 == 1 ? rotations.order.back() : -1) {
+    for (std::size_t p = 0; p < rotations.pairs.size(); ++p) {
+      first_.push_back(static_cast<int>(rotations.order[2 * p]));
+      second_.push_back(static_cast<int>(rotations.order[2 * p + 1]));
+      cosine_.push_back(static_cast<S>(rotations.pairs[p].cosine));
+      sine_.push_back(static_cast<S>(rotations.pairs[p].sine));
     }
-    for (std::size_t p = 0; p < pairs.size(); ++p) {
-      const auto i = static_cast<Index>(2 * p);
-      const S c = static_cast<S>(pairs[p].cosine);
-      const S s = static_cast<S>(pairs[p].sine);
-      const S a = scratch(i);
-      const S b = scratch(i + 1);
-      scratch(i) = c * a + s * b;
-      scratch(i + 1) = c * b - s * a;
-    }
-    row = scratch;
   }
+
+  template <class Row>
+  void apply(Row&& row, RowVector<S>& scratch) const {
+    scratch = row;
+    turn(scratch.data(), row.data());
+    if (odd_channel_ >= 0) row(row.size() - 1) = scratch(odd_channel_);
+  }
+
+ private:
+  void turn(const S* __restrict from, S* __restrict to) const {
+    const int* __restrict first = first_.data();
+    const int* __restrict second = second_.data();
+    const S* __restrict cosine = cosine_.data();
+    const S* __restrict sine = sine_.data();
+    const std::size_t pairs = first_.size();
+    for (std::size_t p = 0; p < pairs; ++p) {
+      const S a = from[first[p]];
+      const S b = from[second[p]];
+      to[2 * p] = cosine[p] * a + sine[p] * b;
+      to[2 * p + 1] = cosine[p] * b - sine[p] * a;
+    }
+  }
+
+  std::vector<int> first_, second_;
+  std::vector<S> cosine_, sine_;
+  Index odd_channel_;  // of an odd width: it is moved alone
 };
 
 PairRotations draw_rotations(const RowVector<double>& extreme, const BlockMapOptions& options,
@@ -177,9 +201,11 @@ Matrix<double> build_block_map(Matrix<S>& samples, const BlockMapOptions& option
       choose();
       const RowVector<double> extreme = samples.row(peak.row).template cast<double>();
       const PairRotations rotations = draw_rotations(extreme, options, draws);
-      peak = sweep(samples, options.pick,
-                   [&](auto row, auto& scratch) { rotations.apply<S>(row, scratch); });
-      for (Index r = 0; r < width; ++r) rotations.apply<double>(map.row(r), map_scratch);
+      const RowRotation<S> turn(rotations);
+      peak =
+          sweep(samples, options.pick, [&](auto row, auto& scratch) { turn.apply(row, scratch); });
+      const RowRotation<double> turn_map(rotations);
+      for (Index r = 0; r < width; ++r) turn_map.apply(map.row(r), map_scratch);
     }
     if (trace != nullptr) trace->peaks.push_back(peak.value);
   }

@@ -6,9 +6,10 @@
 // OUT.json: {"format": "ruquant-construction", "format_version": 1, "machine": {processor, math,
 // threads}, "tokens", "block_size", "rows": [{method, width, seconds: [each repetition], flops,
 // bytes, floor_seconds}]}. What a method cannot do without: DuQuant multiplies all calibration
-// tokens by a block map at every step (flops); RUQuant, whose steps are reflections and turns of
-// pairs, reads and writes them at every step, the others once or not at all (bytes). The floor is
-// the time of such a product or of a copy of the tokens, the larger, measured a moment before.
+// tokens by a block map at every step; RUQuant reads, changes and writes all of them for every
+// reflection and every round of turns, as the next one starts from the largest entry; the others
+// read them once or not at all. The floor is the time of these products, or of as many copies of
+// the tokens, the larger, measured a moment before.
 #include <algorithm>
 #include <chrono>
 #include <fstream>
@@ -65,17 +66,29 @@ ActivationSet one_site(Index width) {
 struct Subject {
   std::string method;
   std::vector<std::pair<std::string, std::string>> options;
-  double products;  ///< of all tokens with a block map
-  double passes;    ///< over all tokens
+  double flops;   ///< on each entry of the tokens
+  double passes;  ///< over all tokens
 };
+
+constexpr double kMaps = 2;                // one permutation between them
+constexpr double kSearchSteps = 64;        // DuQuant's N
+constexpr double kSteps = 16, kTurns = 3;  // RUQuant's K and lambda, as it has them by default
+constexpr double kReflectionFlops = 4;     // on an entry: a dot product and an update
+constexpr double kTurnFlops = 3;           // six on a pair
 
 std::vector<Subject> subjects() {
   const std::string block = std::to_string(kBlock);
   return {{"smoothquant", {}, 0, 0},
           {"quarot", {}, 0, 0},
           {"singlequant", {}, 0, 1},
-          {"duquant", {{"block_size", block}, {"search_steps", "64"}}, 2 * 64, 2 * 64},
-          {"ruquant", {{"block_size", block}}, 0, 2 * 16}};
+          {"duquant",
+           {{"block_size", block}, {"search_steps", fmt::format("{}", kSearchSteps)}},
+           kMaps * kSearchSteps * 2 * kBlock,
+           kMaps * kSearchSteps},
+          {"ruquant",
+           {{"block_size", block}},
+           kMaps * kSteps * (kReflectionFlops + kTurns * kTurnFlops),
+           kMaps * kSteps * (1 + kTurns)}};
 }
 
 double best_of(const std::function<void()>& body) {
@@ -84,16 +97,18 @@ double best_of(const std::function<void()>& body) {
   return best;
 }
 
-// Seconds of one product with a block map, and of one pass, over all tokens.
+// Seconds of a floating-point operation on every entry, at the rate of a product with a block map,
+// and of one pass, over all tokens.
 struct Floor {
-  double product, pass;
+  double flop, pass;
 };
 
 Floor measured_floor(Index width) {
   const Matrix<float> x = Matrix<float>::Ones(kTokens * width / kBlock, kBlock);
   const Matrix<float> map = Matrix<float>::Ones(kBlock, kBlock);
   Matrix<float> y = x;
-  return {best_of([&] { product_into<float>(x, map, y); }), best_of([&] { y.noalias() = x; })};
+  return {best_of([&] { product_into<float>(x, map, y); }) / (2 * kBlock),
+          best_of([&] { y.noalias() = x; })};
 }
 
 Json measure(const Subject& subject, const ActivationSet& set, Floor floor) {
@@ -111,13 +126,12 @@ Json measure(const Subject& subject, const ActivationSet& set, Floor floor) {
   taken.erase(taken.begin());
   const Index width = set.config.mlp_width;
   const auto entries = static_cast<double>(kTokens * width);
-  return {
-      {"method", subject.method},
-      {"width", width},
-      {"seconds", taken},
-      {"flops", subject.products * 2 * entries * kBlock},
-      {"bytes", subject.passes * 2 * entries * sizeof(float)},
-      {"floor_seconds", std::max(subject.products * floor.product, subject.passes * floor.pass)}};
+  return {{"method", subject.method},
+          {"width", width},
+          {"seconds", taken},
+          {"flops", subject.flops * entries},
+          {"bytes", subject.passes * 2 * entries * sizeof(float)},
+          {"floor_seconds", std::max(subject.flops * floor.flop, subject.passes * floor.pass)}};
 }
 
 void run(const std::string& out, std::vector<Index> widths) {

@@ -9,20 +9,21 @@ PARSER = 'source <(sed -n "/^run_words()/,/^}/p" paper/build); run_words "$1"'
 
 
 def lines(name):
-    """Run → its words, as paper/build reads them."""
+    """(run, its words) a line, as paper/build reads them."""
     told = subprocess.run(["bash", "-c", PARSER, "bash", f"paper/{name}"], cwd=HOME, text=True,
                           capture_output=True, check=True).stdout
-    return {line.split()[0]: line.split()[1:] for line in told.splitlines()}
+    return [(line.split()[0], line.split()[1:]) for line in told.splitlines()]
 
 
 class Lists(Case):
     def test_both_have_the_same_runs(self):
-        self.assertEqual(set(lines("study.txt")), set(lines("quick.txt")))
-        self.assertIn("construction", lines("study.txt"))
+        study, quick = ({run for run, _ in lines(name)} for name in ("study.txt", "quick.txt"))
+        self.assertEqual(study, quick)
+        self.assertIn("construction", study)
 
     def test_every_line_is_a_sweep(self):
-        for name in ("study.txt", "quick.txt"):
-            for run, words in lines(name).items():
+        for name in ("study.txt", "full.txt", "quick.txt"):
+            for run, words in lines(name):
                 if run == "construction":
                     continue
                 with self.subTest(f"{name}: {run}"):
