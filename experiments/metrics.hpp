@@ -15,8 +15,8 @@ void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& res
 
 /// `learning.loss_ratio`, `.held_out_ratio` (geometric means of final over initial over all records
 /// that have both and took a step), `.held_out_improved` (share of these), `.steps`, `.tokens`
-/// (sums), `.share` (of the blocks, or of the steps of a schedule of the whole model). Nothing where
-/// nothing was learned.
+/// (sums), `.share` (of the blocks, or of the steps of a schedule of the whole model). Nothing
+/// where nothing was learned.
 void measure_learning(const Plan& plan, TrialResult& result);
 
 /// `task.<name>.acc` and `.acc_norm`, each with `_stderr`, the float model's as `_float`, their

@@ -1,0 +1,187 @@
+#include "experiments/jobs.hpp"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <thread>
+
+#include "experiments/process.hpp"
+#include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
+#include "ruquant/base/machine.hpp"
+
+namespace ruq {
+namespace {
+
+namespace fs = std::filesystem;
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+std::string duration(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
+// Tells how far the sweep is; trials that were done before do not enter the estimate.
+class Countdown {
+ public:
+  explicit Countdown(std::size_t total) : total_(total), start_(now_seconds()) {}
+
+  void report(const std::string& label, const std::string& outcome) {
+    ++done_;
+    const double spent = now_seconds() - start_;
+    const double left = spent / static_cast<double>(done_) * static_cast<double>(total_ - done_);
+    logger().info("[{}/{}] {}: {}; {} left", done_, total_, label, outcome,
+                  done_ == total_ ? "nothing" : "about " + duration(left));
+  }
+
+ private:
+  std::size_t total_;
+  std::size_t done_ = 0;
+  double start_;
+};
+
+std::string outcome_of(const TrialResult& result) {
+  const auto metric = [&](const char* name) {
+    const auto found = result.metrics.find(name);
+    return found == result.metrics.end() ? std::nan("") : found->second;
+  };
+  if (std::isfinite(metric("nll"))) {
+    return fmt::format("perplexity {:.2f}, {:+.3f} nats over float, {}", std::exp(metric("nll")),
+                       metric("nll_over_float"), duration(result.timing.total_seconds));
+  }
+  return fmt::format("output error {:.2f} dB, {}", metric("tensor.output_error_db"),
+                     duration(result.timing.total_seconds));
+}
+
+// Runs one trial in this process and records what happened; false when it failed.
+bool run_here(const RunFolder& folder, const PlannedTrial& planned, Workbench& bench,
+              Countdown& countdown) {
+  folder.begin(planned);
+  const LogFile log(folder.of(planned.id) / "log.txt");
+  try {
+    const Progress progress = [&](const std::string& what, double share) {
+      logger().debug("{}: {} ({:.0f} %)", planned.trial.label, what, 100 * share);
+    };
+    const TrialResult result = bench.run(*planned.trial.config, planned.inputs, progress);
+    folder.finish(planned, result);
+    countdown.report(planned.trial.label, outcome_of(result));
+    return true;
+  } catch (const std::exception& problem) {
+    folder.fail(planned, problem.what());
+    countdown.report(planned.trial.label, fmt::format("failed: {}", problem.what()));
+    return false;
+  }
+}
+
+pid_t start_worker(const Request& request, std::size_t number) {
+  std::vector<std::string> arguments = {request.program, "run", request.config.string()};
+  arguments.insert(arguments.end(), request.overrides.begin(), request.overrides.end());
+  for (const std::string& word : request.only) {
+    arguments.insert(arguments.end(), {"--only", word});
+  }
+  for (const std::string& part :
+       {std::string("--trial"), std::to_string(number), std::string("--threads"),
+        std::to_string(request.threads), std::string("--out"), request.out.string(),
+        std::string("--force"), std::string("--no-figures"), std::string("--quiet")}) {
+    arguments.push_back(part);
+  }
+  return start_process(
+      {.file = "/proc/self/exe", .arguments = std::move(arguments), .ends_with_parent = true});
+}
+
+// Keeps `jobs` worker processes busy, one trial each. A worker that dies takes its trial with it
+// and nothing else.
+void run_in_workers(const Request& request, const RunFolder& folder,
+                    const std::vector<PlannedTrial>& all, const std::vector<std::size_t>& todo,
+                    std::optional<Workbench>& bench) {
+  set_threads(static_cast<int>(request.jobs * request.threads));
+  try {
+    for (const std::size_t number : todo) {
+      bench->prepare(*all[number].trial.config, all[number].inputs);
+    }
+  } catch (const Error& problem) {  // the trials that need it meet the same and record it
+    logger().debug("not prepared: {}", problem.what());
+  }
+  bench.reset();  // the workers have their own
+  Countdown countdown(todo.size());
+  std::map<pid_t, std::size_t> running;
+  std::size_t next = 0;
+  while (next < todo.size() || !running.empty()) {
+    while (next < todo.size() && std::ssize(running) < request.jobs) {
+      running[start_worker(request, todo[next])] = todo[next];
+      ++next;
+    }
+    int status = 0;
+    const pid_t child = wait(&status);
+    if (child < 0 && errno != EINTR) fail("lost the worker processes: {}", std::strerror(errno));
+    const auto found = running.find(child);
+    if (found == running.end()) continue;
+    const PlannedTrial& planned = all[found->second];
+    std::string outcome = folder.status(planned.id);
+    const bool ended_well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (outcome == "done" ? !ended_well : !outcome.starts_with("failed")) {
+      const std::string how = WIFSIGNALED(status)
+                                  ? fmt::format("signal {}", WTERMSIG(status))
+                                  : fmt::format("exit code {}", WEXITSTATUS(status));
+      folder.fail(planned, fmt::format("the worker process ended early ({})", how));
+      outcome = folder.status(planned.id);
+    }
+    countdown.report(planned.trial.label, outcome);
+    running.erase(found);
+  }
+}
+
+// Jobs that fit into memory beside each other. A job holds the model in float, a copy with the plan
+// folded in, and room to work: four times the files cover it, in half precision too.
+Index jobs_in_memory(const std::vector<PlannedTrial>& trials) {
+  std::uintmax_t largest = 0;
+  for (const PlannedTrial& planned : trials) {
+    if (planned.inputs.model.empty()) continue;
+    std::uintmax_t bytes = 0;
+    for (const auto& entry : fs::directory_iterator(planned.inputs.model)) {
+      if (entry.path().extension() == ".safetensors") bytes += entry.file_size();
+    }
+    largest = std::max(largest, bytes);
+  }
+  const double available = available_memory_mib();
+  if (largest == 0 || available == 0) return std::numeric_limits<Index>::max();
+  const double each = 4 * static_cast<double>(largest) / (1 << 20);
+  return std::max<Index>(1, static_cast<Index>(available / each));
+}
+
+}  // namespace
+
+void divide_processors(const std::vector<PlannedTrial>& trials, std::size_t todo,
+                       Request& request) {
+  const auto processors = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
+  if (request.jobs == 0) {
+    const bool several = todo >= 4 && !request.trial;
+    request.jobs = several ? std::min(processors, jobs_in_memory(trials)) : 1;
+  }
+  request.jobs = std::clamp<Index>(request.jobs, 1, std::max<Index>(1, static_cast<Index>(todo)));
+  if (request.threads == 0) request.threads = std::max<Index>(1, processors / request.jobs);
+  set_threads(static_cast<int>(request.threads));
+}
+
+void run_trials(const Request& request, const RunFolder& folder,
+                const std::vector<PlannedTrial>& all, const std::vector<std::size_t>& todo,
+                std::optional<Workbench>& bench) {
+  if (request.jobs > 1 && todo.size() > 1) {
+    run_in_workers(request, folder, all, todo, bench);
+  } else {
+    Countdown countdown(todo.size());
+    for (const std::size_t i : todo) run_here(folder, all[i], *bench, countdown);
+  }
+}
+
+}  // namespace ruq
