@@ -13,6 +13,8 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     run.difference.variant.other.rounding.widths                 that difference with its interval
     run.trends .confirmed .not-confirmed .unresolved .no-data    counts of expectations
     run.trend.claim                            verdict on one; `claim` as slug() spells it
+    sites.measure.method.kind                  of single sites, as fig_uniformity names measures
+    sites.measure.gaussian                     of Gaussian tokens of the widths that occur
 
 An interval is the wider of the 95 % t-intervals over seeds and over windows.
 """
@@ -26,7 +28,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import compare, stats, style  # noqa: E402
+from analysis import compare, fig_uniformity, stats, style  # noqa: E402
+from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.runs import Run, RunError, load_run  # noqa: E402
 from analysis.tables import escape  # noqa: E402
 
@@ -66,6 +69,8 @@ def numbers(runs: dict) -> dict:
         own = {**_inputs(run), **_trends(run)}
         if name in LOSS_RUNS:
             own |= _losses(run)
+        if name == "sites":
+            own |= _sites(run)
         found |= {f"{name}.{key}": text for key, text in own.items()}
     return found
 
@@ -138,6 +143,24 @@ def _losses(run: Run) -> dict:
         ppl = stats.mean_interval([trial.ppl for trial in group.trials]).mean
         found[f"perplexity.{end}"] = f"{ppl:,.2f}" if math.isfinite(ppl) else "diverged"
     return found | _comparisons(placed)
+
+
+def _sites(run: Run) -> dict:
+    widths = fig_uniformity.measured_widths(run)
+    found = {}
+    for group in run.representatives(widths):
+        for measure in fig_uniformity.MEASURES:
+            for kind in KINDS:
+                values = fig_uniformity.values(group, measure, kind)
+                if values:
+                    found[f"{measure}.{group.method}.{kind}"] = \
+                        f"{stats.mean_interval(values).mean:.2f}"
+    bells = fig_uniformity.gaussians(run.representatives(widths), widths)
+    for measure in bells[0] if bells else ():
+        ends = [f"{bell[measure]:.2f}" for bell in bells]
+        found[f"{measure}.gaussian"] = ends[0] if ends[0] == ends[-1] else " to ".join(
+            (ends[0], ends[-1]))
+    return found
 
 
 def _variant(group) -> str | None:

@@ -36,8 +36,9 @@ def make_study(folder) -> Path:
         (folder / name / "trends.json").write_text(json.dumps(trends))
     weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
     fixture.make_run(folder / "weight_only", weights, widths={W3: 1.0}, **seeds)
-    for name in ("second_model", "sites", "tasks"):
+    for name in ("second_model", "tasks"):
         fixture.make_run(folder / name, SMALL, **seeds)
+    fixture.make_run(folder / "sites", SMALL, **{**seeds, "samples": True})
     return folder
 
 

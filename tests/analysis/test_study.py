@@ -156,6 +156,19 @@ class Sites(Folder):
         with self.assertRaisesRegex(style.Unsupported, "attn_out"):
             fig_activations.draw(self.run_, self.base, kinds=("attn_out",))
 
+    def test_gaussian_tokens_are_farther_from_uniform_the_wider(self):
+        narrow, wide = (fig_uniformity.gaussian(channels, 4) for channels in (32, 1536))
+        for measure, value in narrow.items():
+            self.assertLess(value, wide[measure])
+        self.assertAlmostEqual(wide["range_over_rms"], 6.74, 1)  # extremes of 1536 normal draws
+        # A step of the range over 15 errs by its square over 12.
+        step = wide["range_over_rms"] / 15
+        self.assertAlmostEqual(wide["uniform_gap_db"],
+                               10 * math.log10(step**2 / 12) + 80 * math.log10(2), 1)
+        (row, *_) = [row for row in self.rows(fig_uniformity.draw, self.run_)
+                     if row["measure"] == "range_over_rms"]
+        self.assertEqual(row["gaussian_low"], f"{narrow['range_over_rms']:.6g}")
+
     def test_uniformity_is_the_mean_of_the_metric(self):
         rows = self.rows(fig_uniformity.draw, self.run_)
         row = next(row for row in rows if row["label"].startswith("ruquant")
