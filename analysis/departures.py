@@ -20,7 +20,7 @@ AXES = {
     "method.global_reflection": "global reflection",
     "method.epochs": "epochs of tuning", "method.preset": "preset",
     "method.smoothing": "smoothing α",
-    "calibration.mean_windows": "sequences in the mean",
+    "calibration.mean_windows": "sequences in the mean", "calibration.source": "calibration text",
     **{key: f"clip of {name}" for key, name in CLIPPED.items()},
     "quant.rounding": "weight rounding", "quant.activation_levels": "levels of activations",
 }

@@ -40,6 +40,13 @@ void bind_inputs(Fields& fields, Config& config) {
                     "text for calibration and evaluation");
   fields.add("text.path", config.text.path,
              "folder of WikiText-2 raw, a UTF-8 file, or a token file (HDF5)");
+  fields.add_choice(
+      "calibration.source", config.calibration_text.source,
+      {"same", "random", "wikipedia", "wikitext2", "file", "tokens"},
+      "text for calibration alone: the same text, uniformly random tokens, or another "
+      "text");
+  fields.add("calibration.path", config.calibration_text.path,
+             "of calibration.source, as text.path is of text.source");
   fields.add("calibration.windows", config.calibration.windows, {.min = 1, .max = 4096},
              "S: sequences for channel maxima and for the sample streams");
   fields.add("calibration.mean_windows", config.calibration.mean_windows, {.min = 1, .max = 4096},

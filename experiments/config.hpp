@@ -77,6 +77,8 @@ class Config {
 
   ModelSource model;
   TextSource text;
+  /// Whose calibration range calibrates: a source of text, "same" as text, or "random" tokens.
+  TextSource calibration_text{"same", ""};
   CalibrationOptions calibration;
   EvaluationSettings evaluation;
   ActivationSettings activations;

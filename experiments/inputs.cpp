@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <tuple>
 
 #include "experiments/document.hpp"
 #include "experiments/process.hpp"
@@ -79,17 +80,21 @@ const T& once(const fs::path& path) {
   return found != known.end() ? found->second : known.emplace(path, make(path)).first->second;
 }
 
-// Before the model is made, which may take minutes.
-void check_text_path(const TextSource& text) {
+bool is_other_text(const TextSource& calibration) {
+  return calibration.source != "same" && calibration.source != "random";
+}
+
+// Before the model is made, which may take minutes. `group`: text or calibration.
+void check_text_path(const TextSource& text, const std::string& group) {
   if (text.source == "wikipedia") return;
   const char* expected = text.source == "tokens" ? "a token file (HDF5)"
                          : text.source == "file" ? "a UTF-8 file"
                                                  : "the folder of WikiText-2 raw";
   if (text.path.empty()) {
-    fail("text.path: found nothing, expected {} for text.source {}", expected, text.source);
+    fail("{0}.path: found nothing, expected {1} for {0}.source {2}", group, expected, text.source);
   }
   if (!fs::exists(text.path)) {
-    fail("text.path: '{}' does not exist, expected {}", text.path, expected);
+    fail("{}.path: '{}' does not exist, expected {}", group, text.path, expected);
   }
 }
 
@@ -144,10 +149,18 @@ std::string model_note(const fs::path& directory) {
                                 : "weights as stored";
 }
 
-void check_tokens(const Config& config, const TokenFile& tokens, const ModelConfig& model) {
+void check_vocabulary(const char* group, const TokenFile& tokens, const ModelConfig& model) {
   if (tokens.vocabulary > model.vocabulary) {
-    fail("text: tokens of a vocabulary of {}, the model has {}", tokens.vocabulary,
+    fail("{}: tokens of a vocabulary of {}, the model has {}", group, tokens.vocabulary,
          model.vocabulary);
+  }
+}
+
+void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig& model) {
+  const TokenFile& tokens = known_tokens(inputs.tokens);
+  check_vocabulary("text", tokens, model);
+  if (!inputs.calibration_tokens.empty()) {
+    check_vocabulary("calibration.source", known_tokens(inputs.calibration_tokens), model);
   }
   if (config.measures_language()) evaluated_tokens(config, tokens);
   const Index scored = std::ssize(tokens.split(config.evaluation.split));
@@ -155,7 +168,7 @@ void check_tokens(const Config& config, const TokenFile& tokens, const ModelConf
     fail("evaluation.window_tokens: found {}, expected at most the {} tokens of the {} split",
          config.evaluation.window_tokens, scored, config.evaluation.split);
   }
-  const Index room = std::ssize(tokens.split("calibration"));
+  const Index room = std::ssize(calibration_tokens(config, inputs));
   if (config.calibration.window_tokens > room) {
     fail("calibration.window_tokens: found {}, expected at most the {} tokens of the split",
          config.calibration.window_tokens, room);
@@ -207,9 +220,12 @@ Inputs prepare_inputs(const Config& config) {
     inputs.activations = config.activations.path;
   }
   if (!config.needs_model()) return inputs;
-  check_text_path(config.text);
+  check_text_path(config.text, "text");
+  const bool other = is_other_text(config.calibration_text);
+  if (other) check_text_path(config.calibration_text, "calibration");
   inputs.model = prepare_model(config.model);
   inputs.tokens = prepare_tokens(config.text, inputs.model);
+  if (other) inputs.calibration_tokens = prepare_tokens(config.calibration_text, inputs.model);
   if (!config.tasks.path.empty() && !fs::is_directory(config.tasks.path)) {
     fail("tasks.path: '{}' does not exist, expected a folder of JSON lines", config.tasks.path);
   }
@@ -232,6 +248,15 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
     identity.text["text_digest"] = tokens.digest;
     identity.text["text_note"] = tokens.note;
     identity.token_ranges["calibration"] = tokens.splits.at("calibration");
+    if (config.calibration_text.source == "random") {
+      identity.text["calibration_text"] = "random tokens";
+      identity.token_ranges["calibration"] = {0, std::ssize(tokens.split("calibration"))};
+    } else if (!inputs.calibration_tokens.empty()) {
+      const TokenFile& other = known_tokens(inputs.calibration_tokens);
+      identity.text["calibration_text"] = other.source;
+      identity.text["calibration_text_digest"] = other.digest;
+      identity.token_ranges["calibration"] = other.splits.at("calibration");
+    }
     const Index begin = tokens.splits.at(config.evaluation.split).first;
     identity.token_ranges[config.evaluation.split] = {
         begin, begin + config.evaluation.windows * config.evaluation.window_tokens};
@@ -271,7 +296,7 @@ void check_trial(const Config& config, const Inputs& inputs) {
   };
   if (!inputs.model.empty()) {
     const ModelConfig model = read_model_config(inputs.model / "config.json");
-    check_tokens(config, known_tokens(inputs.tokens), model);
+    check_tokens(config, inputs, model);
     check_shapes(model);
   }
   if (!inputs.activations.empty())
@@ -318,6 +343,24 @@ TokenFile load_tokens(const fs::path& path) {
     if (ranges[i].first < ranges[i - 1].second) fail("{}: splits overlap", path.string());
   }
   return tokens;
+}
+
+std::span<const std::int32_t> calibration_tokens(const Config& config, const Inputs& inputs) {
+  const TokenFile& text = known_tokens(inputs.tokens);
+  if (!inputs.calibration_tokens.empty()) {
+    return known_tokens(inputs.calibration_tokens).split("calibration");
+  }
+  const auto own = text.split("calibration");
+  if (config.calibration_text.source != "random") return own;
+  static std::map<std::tuple<Index, std::size_t, Index>, std::vector<std::int32_t>> known;
+  std::vector<std::int32_t>& ids = known[{text.vocabulary, own.size(), config.calibration.seed}];
+  if (ids.empty()) {
+    const auto seed = static_cast<std::uint64_t>(config.calibration.seed);
+    for (const double u : Stream(seed, "calibration/random tokens").uniform(std::ssize(own))) {
+      ids.push_back(static_cast<std::int32_t>(u * static_cast<double>(text.vocabulary)));
+    }
+  }
+  return ids;
 }
 
 std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens) {

@@ -32,9 +32,10 @@ std::filesystem::path cache_folder(const std::string& name);
 
 /// Prepared inputs; empty paths are inputs that the configuration does not need.
 struct Inputs {
-  std::filesystem::path model;                         ///< Hugging Face directory
-  std::filesystem::path tokens;                        ///< HDF5 of token ids
-  std::filesystem::path activations;                   ///< HDF5 dump for the tensor-level part
+  std::filesystem::path model;               ///< Hugging Face directory
+  std::filesystem::path tokens;              ///< HDF5 of token ids
+  std::filesystem::path calibration_tokens;  ///< the same, of a text for calibration alone
+  std::filesystem::path activations;         ///< HDF5 dump for the tensor-level part
   std::map<std::string, std::filesystem::path> tasks;  ///< name → task file
 };
 
@@ -74,6 +75,10 @@ const TokenFile& known_tokens(const std::filesystem::path& file);
 
 /// A task file, read once a process.
 const ChoiceTask& known_task(const std::filesystem::path& file);
+
+/// The tokens that calibrate: the calibration range of the text, of another text, or as many random
+/// ones as the text's range has, drawn by calibration.seed. Kept for the life of the process.
+std::span<const std::int32_t> calibration_tokens(const Config& config, const Inputs& inputs);
 
 /// The tokens that are scored: the first windows of the configured split.
 std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens);

@@ -67,6 +67,7 @@ std::string plan_key(const Config& config, const std::string& session_key) {
 // safe.
 struct Workbench::Impl {
   std::string model_key, tokens_key, session_key, reference_key, activations_key;
+  Inputs loaded;
   Model<float> model;
   TokenFile tokens;
   std::unique_ptr<ModelSession<float>> session;
@@ -94,6 +95,7 @@ Workbench::Workbench() : impl_(std::make_unique<Impl>()) {}
 Workbench::~Workbench() = default;
 
 void Workbench::Impl::load(const Inputs& inputs) {
+  loaded = inputs;
   if (tokens_key != inputs.tokens.string()) {
     tokens = known_tokens(inputs.tokens);
     tokens_key = inputs.tokens.string();
@@ -107,11 +109,12 @@ void Workbench::Impl::load(const Inputs& inputs) {
 
 ModelSession<float>& Workbench::Impl::calibration(const Config& config) {
   const CalibrationOptions& options = config.calibration;
-  const std::string key = fmt::format(
-      "{} {} {} {} {} {} {}", known_model_digest(model_key), ids_key(tokens.split("calibration")),
-      options.windows, options.mean_windows, options.window_tokens, options.seed, math_backend());
+  const auto ids = calibration_tokens(config, loaded);
+  const std::string key = fmt::format("{} {} {} {} {} {} {}", known_model_digest(model_key),
+                                      ids_key(ids), options.windows, options.mean_windows,
+                                      options.window_tokens, options.seed, math_backend());
   if (session && key == session_key) return *session;
-  session = std::make_unique<ModelSession<float>>(model, tokens.split("calibration"), options);
+  session = std::make_unique<ModelSession<float>>(model, ids, options);
   session_key = key;
   const fs::path file = kept_file("maxima", key);
   if (fs::exists(file)) {
@@ -371,7 +374,9 @@ void Workbench::load(const Config& config, const Inputs& inputs) {
 
 void Workbench::dump(const Config& config, const Inputs& inputs, const fs::path& file) {
   load(config, inputs);
-  save_activations(impl_->activation_set(config, {inputs.model, inputs.tokens, {}, {}}), file);
+  Inputs captured = inputs;
+  captured.activations.clear();
+  save_activations(impl_->activation_set(config, captured), file);
 }
 
 void Workbench::prepare(const Config& config, const Inputs& inputs) {

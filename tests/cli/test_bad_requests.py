@@ -190,6 +190,20 @@ class Files(Case):
         self.assert_refused(self.refuse(config), "base: files include each other")
 
 
+class CalibrationText(Case):
+    def test_a_text_without_a_path(self):
+        config = self.config(RTN)
+        self.assert_refused(self.refuse(config, "calibration.source=tokens"),
+                            "calibration.path: found nothing",
+                            "a token file (HDF5) for calibration.source tokens")
+        self.assert_refused(self.refuse(config, "calibration.source=file", "calibration.path=no.txt"),
+                            "calibration.path: 'no.txt' does not exist")
+
+    def test_an_unknown_source(self):
+        self.assert_refused(self.refuse(self.config(RTN), "calibration.source=randon"),
+                            "found 'randon'", "random")
+
+
 class Words(Case):
     def test_option_of_the_command_line(self):
         config = self.config(RTN)

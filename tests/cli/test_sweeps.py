@@ -270,6 +270,28 @@ class Numbers(Case):
             self.assertEqual(len(nll), 2, method)
 
 
+class CalibrationText(Case):
+    def test_what_calibrates_is_chosen_apart_from_what_is_scored(self):
+        tokens = FIXTURES / "tiny-tokens.h5"
+        folder = self.run_sweep(self.config(
+            f"method: smoothquant\ncalibration.path: {tokens}\n"
+            "sweep: {calibration.source: [same, random, tokens]}\n"))
+        found = {}
+        for path in folder.glob("*/results.json"):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            found[result["config"]["calibration.source"]] = result
+        losses = {source: result["windows"]["nll"] for source, result in found.items()}
+        self.assertEqual(losses["tokens"], losses["same"])  # the same tokens by another way
+        self.assertNotEqual(losses["random"], losses["same"])
+        self.assertEqual(len({str(r["windows"]["nll_float"]) for r in found.values()}), 1)
+        self.assertEqual(found["random"]["inputs"]["calibration_text"], "random tokens")
+        self.assertNotIn("calibration_text", found["same"]["inputs"])
+        again = self.run_sweep(self.config(
+            "method: smoothquant\ncalibration.source: random\n"), out=self.folder / "again")
+        (other,) = self.results(again).values()
+        self.assertEqual(other["windows"]["nll"], losses["random"])
+
+
 class Learned(Case):
     """Plans that were learned, and roundings that need data."""
 
