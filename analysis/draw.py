@@ -17,7 +17,8 @@ from analysis import (fig_ablation, fig_activations, fig_bits, fig_block_size,  
                       fig_centroids, fig_cost, fig_learning, fig_loss_by_method, fig_sensitivity,
                       fig_site_error, fig_spread, fig_tasks, fig_trends, fig_uniformity, report,
                       style, tables)
-from analysis.runs import RunError, load_run  # noqa: E402
+from analysis.load import load_run  # noqa: E402
+from analysis.runs import RunError  # noqa: E402
 
 FIGURES = (fig_loss_by_method, fig_trends, fig_ablation, fig_sensitivity, fig_block_size, fig_bits,
            fig_spread, fig_learning, fig_tasks, fig_activations, fig_centroids, fig_uniformity,

@@ -25,7 +25,8 @@ from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  #
                       fig_sensitivity, fig_site_error, fig_spread, fig_tasks, fig_trends,
                       fig_uniformity, paper_tables, published, style, tables)
 from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
-from analysis.runs import RunError, load_run  # noqa: E402
+from analysis.load import load_run  # noqa: E402
+from analysis.runs import RunError  # noqa: E402
 
 HYPER_PARAMETERS = ("method.block_size", "method.steps", "method.permutations",
                     "method.givens_per_step")

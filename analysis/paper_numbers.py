@@ -30,7 +30,8 @@ if __package__ in (None, ""):
 
 from analysis import compare, fig_uniformity, stats, style  # noqa: E402
 from analysis.fig_site_error import KINDS  # noqa: E402
-from analysis.runs import Run, RunError, load_run  # noqa: E402
+from analysis.load import load_run  # noqa: E402
+from analysis.runs import Run, RunError  # noqa: E402
 from analysis.tables import escape  # noqa: E402
 
 RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks")

@@ -22,7 +22,8 @@ if __package__ in (None, ""):
 
 from analysis import compare, fig_tasks, stats, style  # noqa: E402
 from analysis.labels import label  # noqa: E402
-from analysis.runs import Run, RunError, load_run  # noqa: E402
+from analysis.load import load_run  # noqa: E402
+from analysis.runs import Run, RunError  # noqa: E402
 
 LATEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
          "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}",

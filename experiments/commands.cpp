@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "experiments/jobs.hpp"
 #include "experiments/process.hpp"
@@ -82,6 +83,27 @@ std::vector<std::size_t> what_to_do(const Request& request, const std::vector<Pl
   return todo;
 }
 
+// A summary of a selection keeps what the rest of the sweep has done before: adds these trials, in
+// the order of the sweep, and brings back the trends that they answer.
+void add_done(const Request& request, Sweep& sweep, std::vector<PlannedTrial>& trials) {
+  std::set<std::string> selected;
+  for (const PlannedTrial& planned : trials) selected.insert(planned.id);
+  sweep = load_sweep(request.config, request.overrides);
+  const std::vector<Trial> all = std::exchange(sweep.trials, {});
+  trials.clear();
+  for (const Trial& trial : all) {
+    try {
+      PlannedTrial planned = plan_trial(trial);
+      if (!selected.contains(planned.id) && recorded_status(request.out, planned.id) != "done") {
+        continue;
+      }
+      sweep.trials.push_back(trial);
+      trials.push_back(std::move(planned));
+    } catch (const Error&) {  // not selected, so nothing was asked of it
+    }
+  }
+}
+
 void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& trials) {
   for (const PlannedTrial& planned : trials) {
     const std::string status = folder.status(planned.id);
@@ -97,7 +119,7 @@ int run(const Request& original) {
   request.out = run_root(request, sweep);
   if (request.trial) sweep.trials = {sweep.trials[index_of(request, sweep.trials.size())]};
   check_writable(request.out);
-  const std::vector<PlannedTrial> trials = plan_trials(sweep);
+  std::vector<PlannedTrial> trials = plan_trials(sweep);
   std::optional<Workbench> bench(std::in_place);
   const std::vector<std::size_t> todo = what_to_do(request, trials, *bench);
   const RunFolder folder(request.out, sweep);
@@ -107,6 +129,7 @@ int run(const Request& original) {
   run_trials(request, folder, trials, todo, bench);
   if (request.trial) return folder.status(trials.front().id) == "done" ? 0 : 1;
 
+  if (!request.only.empty()) add_done(request, sweep, trials);
   folder.summarize(sweep, trials);
   const bool all_done = std::all_of(trials.begin(), trials.end(), [&](const auto& planned) {
     return folder.status(planned.id) == "done";

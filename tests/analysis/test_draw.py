@@ -11,8 +11,8 @@ import fixture
 import numpy as np
 from PIL import Image
 
-from analysis import (compare, draw, fig_learning, fig_loss_by_method, fig_trends, report, runs,
-                      stats, style)
+from analysis import (compare, draw, fig_learning, fig_loss_by_method, fig_trends, load, report,
+                      runs, stats, style)
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {"method.block_size": "64"}, 0.6),
           ("ruquant", {}, 0.45)]
@@ -88,7 +88,7 @@ class Comparisons(unittest.TestCase):
     def load(self, data):
         with tempfile.TemporaryDirectory() as folder:
             fixture.write_trial(Path(folder) / "t", data)
-            return runs.load_trial(Path(folder) / "t")
+            return load.load_trial(Path(folder) / "t")
 
     def verdict(self, losses, **options):
         run, groups = self.made(losses, **options)
@@ -165,7 +165,7 @@ class Drawing(unittest.TestCase):
             self.assertRegex(caption, "PREVIEW: [23] seeds")
 
     def test_csv_holds_the_numbers_of_the_run(self):
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         with (self.folder / "figures" / "loss_by_method.csv").open() as file:
             rows = list(csv.DictReader(file))
         self.assertEqual(len(rows), len(run.trials))
@@ -185,7 +185,7 @@ class Drawing(unittest.TestCase):
             self.assertIn(words, page)
 
     def test_drawing_again_gives_the_same_bytes(self):
-        again = fig_loss_by_method.draw(runs.load_run(self.folder), self.folder / "again")
+        again = fig_loss_by_method.draw(load.load_run(self.folder), self.folder / "again")
         for path in (again.pdf, again.png, again.csv):
             self.assertEqual(path.read_bytes(),
                              (self.folder / "figures" / path.name).read_bytes())
@@ -200,7 +200,7 @@ class Expectations(unittest.TestCase):
         fixture.write_trends(self.folder)
 
     def rows(self, figure):
-        figure.draw(runs.load_run(self.folder), self.folder / "figures")
+        figure.draw(load.load_run(self.folder), self.folder / "figures")
         with (self.folder / "figures" / f"{figure.NAME}.csv").open() as file:
             return list(csv.DictReader(file))
 
@@ -227,7 +227,7 @@ class Expectations(unittest.TestCase):
     def test_learning_is_shown_for_blocks_alone(self):
         rows = self.rows(fig_learning)
         self.assertEqual(len(rows), 4 * 2 * 2)  # blocks, seeds, widths
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         trial = next(t for t in run.trials if t.method == "ruquant" and t.seed == 2
                      and t.widths == rows[0]["widths"])
         own = [row for row in rows if (row["seed"], row["widths"]) == ("2", trial.widths)]
@@ -238,7 +238,7 @@ class Expectations(unittest.TestCase):
         folder = fixture.make_run(self.folder / "plain", [("rtn", {}, 2.0)])
         for figure in (fig_learning, fig_trends):
             with self.assertRaises(style.Unsupported):
-                figure.draw(runs.load_run(folder), folder / "figures")
+                figure.draw(load.load_run(folder), folder / "figures")
 
 
 class Partial(unittest.TestCase):
@@ -258,12 +258,12 @@ class Partial(unittest.TestCase):
 
     def test_a_diverged_method_is_shown_as_such(self):
         fixture.make_run(self.folder, DESIGN[:2])
-        trial = runs.load_run(self.folder).trials[2]
+        trial = load.load_run(self.folder).trials[2]
         text = (trial.folder / "results.json").read_text()
         text = re.sub(r'"(nll|nll_over_float|ppl.w1024)": [0-9.]+', r'"\1": null', text)
         text = re.sub(r'"nll": \[[0-9.]+', '"nll": [null', text)
         (trial.folder / "results.json").write_text(text)
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         self.assertEqual(sum(group_.diverged for group_ in run.groups), 1)
         figure = fig_loss_by_method.draw(run, self.folder / "figures")
         page = report.write_report(run, [figure], []).read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import fixture
 import yaml
 
-from analysis import paper_numbers, runs, stats
+from analysis import load, paper_numbers, runs, stats
 
 HOME = Path(__file__).resolve().parents[2]
 W4, W6, W3 = "W4A4-Q4K4V4", "W6A6-Q6K6V6", "W3A16-Q16K16V16"
@@ -48,7 +48,7 @@ class Study(unittest.TestCase):
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
         cls.folder = make_study(Path(holder.name))
-        cls.runs = {name: runs.load_run(cls.folder / name) for name in paper_numbers.RUNS}
+        cls.runs = {name: load.load_run(cls.folder / name) for name in paper_numbers.RUNS}
         cls.numbers = paper_numbers.numbers(cls.runs)
 
     def group(self, method, widths, **settings):
@@ -96,7 +96,7 @@ class Study(unittest.TestCase):
         with tempfile.TemporaryDirectory() as holder:
             folder = fixture.make_run(Path(holder) / "baselines", samples=False, seeds=(1,))
             with self.assertRaisesRegex(runs.RunError, "are both duquant, rtn, W4A4"):
-                paper_numbers.numbers({"baselines": runs.load_run(folder)})
+                paper_numbers.numbers({"baselines": load.load_run(folder)})
 
 
 def cited_numbers(text: str) -> list:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fixture
 import numpy as np
-from analysis import labels, runs
+from analysis import labels, load, runs
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {"method.block_size": "64"}, 0.6),
           ("ruquant", {}, 0.45), ("ruquant", {"method.partition": "contiguous"}, 0.55)]
@@ -30,14 +30,14 @@ class RunFolder(unittest.TestCase):
 
     def error(self):
         with self.assertRaises(runs.RunError) as caught:
-            runs.load_run(self.folder)
+            load.load_run(self.folder)
         self.assertNotIn("\n", str(caught.exception))
         return str(caught.exception)
 
 
 class Gathering(RunFolder):
     def test_all_rows(self):
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         self.assertEqual(len(run.trials), 2 + 4 * 2 * 3)  # rtn once a width, the rest at 3 seeds
         self.assertEqual(run.widths, ["W4A4-Q4K4V4", "W6A6-Q6K6V6"])
         self.assertEqual(run.skipped, [])
@@ -48,7 +48,7 @@ class Gathering(RunFolder):
         np.testing.assert_allclose(over, group.losses, atol=1e-12)
 
     def test_labels_name_what_varies_within_a_method(self):
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         found = {group.label for group in run.groups}
         self.assertEqual(found, {"rtn", "quarot", "ruquant (B=64, zigzag)",
                                  "ruquant (B=128, zigzag)", "ruquant (B=128, contiguous)"})
@@ -58,7 +58,7 @@ class Gathering(RunFolder):
         self.assertEqual(chosen, {"rtn", "quarot", "ruquant (B=128, zigzag)"})
 
     def test_random_methods(self):
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         self.assertFalse(run.is_random("rtn"))
         self.assertTrue(run.is_random("quarot"))
 
@@ -70,10 +70,10 @@ class Gathering(RunFolder):
         data = json.loads((self.trial_folder("rtn") / "results.json").read_text())
         fixture.write_trial(folder, data)
         self.edit(folder, change)
-        self.assertTrue(runs.load_run(self.folder).is_random("rtn"))
+        self.assertTrue(load.load_run(self.folder).is_random("rtn"))
 
     def test_samples_are_read_when_asked(self):
-        trial = runs.load_run(self.folder).trials[0]
+        trial = load.load_run(self.folder).trials[0]
         self.assertEqual((trial.samples(), trial.revision()), ({}, ""))
         rng = np.random.default_rng(1)
         fixture.write_samples(trial.folder, trial.method, rng, channels=32, tokens=16)
@@ -85,7 +85,7 @@ class Gathering(RunFolder):
     def test_null_is_a_diverged_loss(self):
         self.edit(self.trial_folder("quarot"),
                   lambda data: data["metrics"].update(nll_over_float=None))
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         self.assertEqual([g.diverged for g in run.groups if g.method == "quarot"], [1, 0])
 
     def test_clip_ratios_that_agree_are_named_together(self):
@@ -104,7 +104,7 @@ class Unfinished(RunFolder):
     def test_failed_and_running_trials_are_kept_aside(self):
         (self.trial_folder("quarot", 0) / "status").write_text("failed: NaN at layers.3.mlp_out\n")
         (self.trial_folder("quarot", 1) / "status").write_text("running\n")
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         self.assertEqual([item.why for item in run.skipped],
                          ["failed: NaN at layers.3.mlp_out", "running"])
         self.assertEqual(len(run.trials), 24)
@@ -113,14 +113,14 @@ class Unfinished(RunFolder):
         folder = self.trial_folder("quarot")
         (folder / "status").write_text("running\n")
         (folder / "results.json").write_text("{ half a fi")
-        self.assertEqual(len(runs.load_run(self.folder).skipped), 1)
+        self.assertEqual(len(load.load_run(self.folder).skipped), 1)
 
     def test_summary_says_what_a_failed_trial_was(self):
         folder = self.trial_folder("quarot")
         (folder / "status").write_text("failed: why\n")
         (self.folder / "summary.csv").write_text(
             f"trial,status,method,seed,widths,nll\n{folder.name},failed: why,quarot,1,W4A4,\n")
-        self.assertEqual(runs.load_run(self.folder).skipped[0].about, "quarot 1 W4A4")
+        self.assertEqual(load.load_run(self.folder).skipped[0].about, "quarot 1 W4A4")
 
     def test_nothing_finished(self):
         for path in self.folder.glob("t*"):
@@ -134,7 +134,7 @@ class Strictness(RunFolder):
         self.assertIn("format_version is 2", self.error())
 
     def test_missing_keys(self):
-        for key in runs.KEYS:
+        for key in load.KEYS:
             folder = self.trial_folder("rtn")
             kept = (folder / "results.json").read_text()
             self.edit(folder, lambda data: data.pop(key))
@@ -158,7 +158,7 @@ class Strictness(RunFolder):
 
     def test_no_folder(self):
         with self.assertRaisesRegex(runs.RunError, "no such run folder"):
-            runs.load_run(self.folder / "nowhere")
+            load.load_run(self.folder / "nowhere")
 
     def test_two_trials_that_are_the_same(self):
         data = json.loads((self.trial_folder("quarot") / "results.json").read_text())
@@ -173,7 +173,7 @@ class Strictness(RunFolder):
         fixture.write_trial(self.folder / "t999", data)
         (self.folder / "summary.csv").write_text(
             "trial,status,widths\n" + "".join(f"{name},done,W\n" for name in names))
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         self.assertEqual(len(run.trials), len(names))
         self.assertEqual([item.trial for item in run.skipped], ["t999"])
 

@@ -14,7 +14,8 @@ import numpy as np
 from analysis import (departures, fig_activations, fig_bits, fig_centroids, fig_construction,
                       fig_cost, fig_sensitivity, fig_spread, fig_tasks, fig_uniformity, labels,
                       paper_tables, published, stats, style, tables)
-from analysis.runs import RunError, load_run
+from analysis.load import load_run
+from analysis.runs import RunError
 
 
 class Folder(unittest.TestCase):

@@ -8,7 +8,7 @@ from pathlib import Path
 import fixture
 import numpy as np
 
-from analysis import runs, tables
+from analysis import load, tables
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
 
@@ -39,11 +39,11 @@ class Written(unittest.TestCase):
                 path.write_text(json.dumps(data))
 
     def table(self, name):
-        tables.write(runs.load_run(self.folder))
+        tables.write(load.load_run(self.folder))
         return [(self.folder / "tables" / f"{name}.{end}").read_text() for end in ("md", "tex")]
 
     def test_losses_by_method_and_widths(self):
-        run = runs.load_run(self.folder)
+        run = load.load_run(self.folder)
         markdown, latex = self.table("loss")
         group = next(g for g in run.groups if g.method == "quarot" and g.widths == run.widths[0])
         self.assertIn(f"| quarot | {tables.cell(group.losses, 3)} |", markdown)

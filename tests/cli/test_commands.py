@@ -245,6 +245,13 @@ class Only(Case):
         self.assertEqual(len(own), 1)
         self.assertEqual(len([path for path in self.runs.iterdir() if path.is_dir()]), 3)
 
+    def test_the_summary_keeps_what_was_done_before(self):
+        config = self.config(self.SWEEP)
+        self.run_sweep(config, "--only", "method=rtn")
+        self.run_sweep(config, "--only", "method=hadamard")
+        rows = (self.runs / "summary.csv").read_text(encoding="utf-8").splitlines()[1:]
+        self.assertEqual([row.split(",")[2] for row in rows], ["rtn", "hadamard"])
+
     def test_a_printed_script_selects_too(self):
         answer = self.ask(self.config(self.SWEEP), "--only", "method=rtn,hadamard", "--out",
                           self.runs, "--slurm=print")
