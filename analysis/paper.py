@@ -100,8 +100,9 @@ TABLES = (
     _rounded("perplexity_weights", PPL, tables.perplexity_cell, WEIGHTS),
     Entry("ablation", ("ablations",), paper_tables.ablation),
     Entry("cost", ("baselines",), tables.cost),
-    Entry("weight_only", ("weight_only", "mechanisms"),
-          lambda *runs: paper_tables.roundings(runs)),
+    Entry("weight_only", ("weight_only",), partial(paper_tables.roundings, name="weight_only")),
+    Entry("rounding_rotated", ("mechanisms",),
+          partial(paper_tables.roundings, name="rounding_rotated")),
     Entry("second_model", ("second_model",), _with_name(
         lambda run: tables.by_widths(run, "", NATS, tables.loss_cell), "second_model")),
     Entry("tasks", ("tasks",), tables.tasks),

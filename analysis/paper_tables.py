@@ -1,5 +1,5 @@
 """Tables of the study that go beyond those of a single run: roundings side by side, what single
-changes cost, weight-only rounding over several runs."""
+changes cost, weight-only rounding."""
 
 import numpy as np
 
@@ -62,30 +62,27 @@ def _half(half: float) -> str:
     return f"{half:.3f}" if np.isfinite(half) else "–"
 
 
-def roundings(runs: list) -> tables.Table:
-    """Weight-only rounding: a row a run, model, method and rounding."""
-    groups = [(group, run) for run in runs for group in run.groups
+def roundings(run: Run, name: str) -> tables.Table:
+    """Weight-only rounding: a row a method and rounding."""
+    groups = [group for group in run.groups
               if weight_only(group.widths) and group.trials[0].has_language]
     if not groups:
         raise style.Unsupported("no trial rounds weights alone")
-    widths = sorted({group.widths for group, _ in groups}, reverse=True)
+    widths = sorted({group.widths for group in groups}, reverse=True)
     rows = {}
-    for group, run in groups:
-        trial = group.trials[0]
-        rounding = trial.config.get(ROUNDING, "rtn")
+    for group in groups:
+        rounding = group.trials[0].config.get(ROUNDING, "rtn")
         # Levels of activations are of no account where activations are not rounded.
-        name = run.short(group, without=(ROUNDING, "quant.activation_levels"))
-        key = (run.name, trial.inputs["model"], name, rounding)
+        key = (run.short(group, without=(ROUNDING, "quant.activation_levels")), rounding)
         rows.setdefault(key, {})[group.widths] = group
-    columns = [(w, name) for w in widths for name in ("loss over float", "bits a weight")]
+    columns = [(w, what) for w in widths for what in ("loss over float", "bits a weight")]
     body = [[*key, *(_rounding_cell(cells, *c) for c in columns)]
             for key, cells in sorted(rows.items())]
     return tables.Table(
-        "weight_only", "Weight-only rounding", ("run", "model", "method", "rounding", *columns),
-        tuple(body), "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
-        "bits with scales, zero points and masks. Variants are named by where they depart from "
-        "their method's most common settings in the run. Runs are measured on windows of their own: "
-        "compare within a run. " + _note([group for group, _ in groups]))
+        name, "Weight-only rounding", ("method", "rounding", *columns), tuple(body),
+        "Loss in nats per token over float, mean over seeds with a 95 % t-interval; bits with "
+        "scales, zero points and masks. Variants are named by where they depart from their "
+        "method's most common settings in the run. " + _note(groups))
 
 
 def _rounding_cell(cells, widths, name) -> str:

@@ -292,12 +292,18 @@ class StudyTables(Folder):
         self.assertEqual(row[-1], first.pair.verdict)
         self.assertIn("PREVIEW: 3 seeds", table.note)
 
-    def test_runs_of_weight_rounding_stay_apart(self):
-        made = [self.run_of([("rtn", {"quant.rounding": "rtn"}, loss)],
-                            widths={"W2A16-Q16K16V16": 1.0}) for loss in (3.0, 5.0)]
-        table = paper_tables.roundings(made)
-        self.assertEqual([row[0] for row in table.rows], [run.name for run in made])
-        self.assertNotEqual(table.rows[0][4], table.rows[1][4])
+    def test_weight_rounding_has_a_row_a_rounding(self):
+        run = self.run_of([("rtn", {"quant.rounding": rounding}, loss)
+                           for rounding, loss in (("rtn", 3.0), ("septq", 1.0))],
+                          widths={"W2A16-Q16K16V16": 1.0, "W3A16-Q16K16V16": 0.5,
+                                  "W4A4-Q4K4V4": 1.0})
+        table = paper_tables.roundings(run, "x")
+        self.assertEqual([tuple(row[:2]) for row in table.rows], [("rtn", "rtn"), ("rtn", "septq")])
+        self.assertEqual([cell[0] for cell in table.head[2::2]],
+                         ["W3A16-Q16K16V16", "W2A16-Q16K16V16"])
+        group = next(g for g in run.groups if g.settings["quant.rounding"] == "septq"
+                     and g.widths == "W2A16-Q16K16V16")
+        self.assertEqual(table.rows[1][4], tables.loss_cell(group))
 
 
 class Published(Folder):
