@@ -89,10 +89,10 @@ def score(group, what, names, guess) -> Score:
     def value(own, floats):  # [..., tasks] each, accuracies
         if what in names:
             return 100 * own[..., 0]
-        if what == ABOVE:
-            with np.errstate(divide="ignore"):  # a draw in which the float model only guesses
+        with np.errstate(divide="ignore", invalid="ignore"):  # where the float model only guesses
+            if what == ABOVE:
                 return 100 * np.mean((own - floor) / (floats - floor), axis=-1)
-        return 100 * own.sum(axis=-1) / floats.sum(axis=-1)
+            return 100 * own.sum(axis=-1) / floats.sum(axis=-1)
 
     accuracies = np.array([[trial.metrics[measure(trial, task)] for task in tasks]
                            for trial in group.trials])
@@ -125,7 +125,7 @@ def _draw_panel(run: Run, panel, what, scores, groups, looks, widths) -> list:
     reached = style.reach(
         [[s.seeds.mean for s in scores.values()], [s.level for s in scores.values()]],
         [*over_items, *(s.seeds for s in scores.values())])
-    margin = 0.05 * (max(reached) - min(reached))
+    margin = 0.05 * ((max(reached) - min(reached)) or 1)
     limits = (min(reached) - margin, max(reached) + margin)
     panel.set_ylim(*limits)
     panel.axhline(scores[id(groups[0])].level, color=style.INK, linewidth=0.9,

@@ -164,5 +164,6 @@ def bootstrap(samples: list, statistic) -> tuple[float, float]:
         items = len(sample)
         counts = rng.multinomial(items, np.full(items, 1 / items), size=DRAWS)
         means.append(counts @ np.asarray(sample, dtype=float) / items)
-    low, high = np.quantile(statistic(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    with np.errstate(invalid="ignore"):  # infinite draws
+        low, high = np.quantile(statistic(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
