@@ -14,15 +14,15 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import (fig_ablation, fig_activations, fig_bits, fig_block_size,  # noqa: E402
-                      fig_centroids, fig_cost, fig_learning, fig_loss_by_method, fig_sensitivity,
-                      fig_site_error, fig_spread, fig_tasks, fig_trends, fig_uniformity, report,
-                      style, tables)
+                      fig_centroids, fig_cost, fig_learning, fig_levels, fig_loss_by_method,
+                      fig_sensitivity, fig_site_error, fig_spread, fig_tasks, fig_trends,
+                      fig_uniformity, report, style, tables)
 from analysis.load import load_run  # noqa: E402
 from analysis.runs import RunError  # noqa: E402
 
 FIGURES = (fig_loss_by_method, fig_trends, fig_ablation, fig_sensitivity, fig_block_size, fig_bits,
-           fig_spread, fig_learning, fig_tasks, fig_activations, fig_centroids, fig_uniformity,
-           fig_site_error, fig_cost)
+           fig_spread, fig_learning, fig_levels, fig_tasks, fig_activations, fig_centroids,
+           fig_uniformity, fig_site_error, fig_cost)
 
 
 def draw(folder) -> list:

@@ -20,8 +20,9 @@ def draw(run: Run, folder):
     sheet = style.open_sheet(TITLE, _caption(run, lines), 2.7,
                              style.preview_mark([group for group, _ in lines]))
     panels = sheet.figure.subplots(1, len(widths), squeeze=False, sharey=True)[0]
-    labels = sorted({run.short(group) for group, _ in lines})
-    first = {run.short(group): group for group, _ in lines}
+    names = run.among([group for group, _ in lines])
+    labels = sorted(set(names.values()))
+    first = {names[group.label]: group for group, _ in lines}
     looks = dict(zip(labels, style.looks_of_lines([first[label] for label in labels],
                                                   run.methods)))
     rows = []
@@ -31,7 +32,8 @@ def draw(run: Run, folder):
         panel.set_xlabel("block")
         for group, curve in lines:
             if group.widths == name:
-                rows += _draw_line(panel, run.short(group), group, curve, looks)
+                rows += _draw_line(panel, names[group.label], group, curve, looks)
+    style.scale_axis(panels[0].yaxis, [1.0, *(row["held_out_ratio"] for row in rows)])
     panels[0].set_ylabel("held-out error, after over before")
     sheet.legend(below=True)
     return style.save(sheet, folder, NAME, rows)
@@ -67,14 +69,14 @@ def _draw_line(panel, label, group, curve, looks) -> list:
 
 
 def _caption(run: Run, lines) -> str:
+    names = run.among([group for group, _ in lines])
     improved = []
     for group, curve in lines:
         ratios = [ratio for block in curve.values() for ratio in block.values()]
         share = 100 * sum(ratio < 1 for ratio in ratios) / len(ratios)
-        improved.append(f"{run.short(group)} ({group.widths}) {share:.0f} %")
+        improved.append(f"{names[group.label]} ({group.widths.split('-')[0]}) {share:.0f} %")
     trials = [trial for group, _ in lines for trial in group.trials]
     return ("Line: geometric mean over seeds of the quantized block's output error against the "
             "float block, on sequences kept out of learning; band: least and greatest seed. Below "
-            f"one is better. Blocks improved: {'; '.join(improved)}. "
-            f"{run.base_note([group for group, _ in lines])} "
-            f"{style.provenance(trials)}").replace("  ", " ")
+            f"one is better. Blocks improved: {'; '.join(improved)}. Named by where the groups of "
+            f"a method differ here; the CSV file has all settings. {style.provenance(trials)}")

@@ -21,9 +21,9 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  # noqa: E402
-                      fig_construction, fig_cost, fig_learning, fig_loss_by_method, fig_overview,
-                      fig_sensitivity, fig_site_error, fig_spread, fig_tasks, fig_trends,
-                      fig_uniformity, paper_tables, published, style, tables)
+                      fig_construction, fig_cost, fig_learning, fig_levels, fig_loss_by_method,
+                      fig_overview, fig_sensitivity, fig_site_error, fig_spread, fig_tasks,
+                      fig_trends, fig_uniformity, paper_tables, published, style, tables)
 from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
 from analysis.load import load_run  # noqa: E402
 from analysis.runs import RunError  # noqa: E402
@@ -73,6 +73,7 @@ FIGURES = (
     _figure("bits", "baselines", fig_bits),
     _figure("spread", "baselines", fig_spread),
     _figure("learning", "mechanisms", fig_learning),
+    _figure("levels", "mechanisms", fig_levels),
     _figure("trends_ablations", "ablations", fig_trends),
     _figure("trends_mechanisms", "mechanisms", fig_trends),
     _figure("tasks", "tasks", fig_tasks),

@@ -15,6 +15,8 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     run.trend.claim                            verdict on one; `claim` as slug() spells it
     sites.measure.method.kind                  of single sites, as fig_uniformity names measures
     sites.measure.gaussian                     of Gaussian tokens of the widths that occur
+    mechanisms.levels.method.choice            loss at levels of activations, as fig_levels has them,
+    mechanisms.levels.method.choice.minus      and its difference to midpoints
 
 An interval is the wider of the 95 % t-intervals over seeds and over windows.
 """
@@ -28,7 +30,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import compare, fig_uniformity, stats, style  # noqa: E402
+from analysis import compare, fig_levels, fig_uniformity, stats, style  # noqa: E402
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.load import load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
@@ -72,6 +74,8 @@ def numbers(runs: dict) -> dict:
             own |= _losses(run)
         if name == "sites":
             own |= _sites(run)
+        if name == "mechanisms":
+            own |= _levels(run)
         found |= {f"{name}.{key}": text for key, text in own.items()}
     return found
 
@@ -161,6 +165,19 @@ def _sites(run: Run) -> dict:
         ends = [f"{bell[measure]:.2f}" for bell in bells]
         found[f"{measure}.gaussian"] = ends[0] if ends[0] == ends[-1] else " to ".join(
             (ends[0], ends[-1]))
+    return found
+
+
+def _levels(run: Run) -> dict:
+    _, rows = fig_levels.most_compared(run, "quant.activation_levels") or ("", {})
+    found = {}
+    for own in rows.values():
+        for choice, group in own.items():
+            key = f"levels.{group.method}.{choice}"
+            found[key] = _plain(_loss_interval(group))
+            if choice != "midpoint":
+                pair = compare.compare(group, own["midpoint"])
+                found[f"{key}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
     return found
 
 

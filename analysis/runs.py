@@ -265,6 +265,17 @@ class Run:
                    if value != base.get(key) and key not in without}
         return " · ".join([group.method, *setting_list(departs)])
 
+    def among(self, groups, without: tuple = ()) -> dict:
+        """label → name for figures of these groups alone: the method and the settings in which its
+        groups here differ."""
+        names = {}
+        for group in groups:
+            own = [other.settings for other in groups if other.method == group.method]
+            differ = {key: value for key, value in group.settings.items() if key not in without
+                      and any(settings.get(key) != value for settings in own)}
+            names[group.label] = " · ".join([group.method, *setting_list(differ)])
+        return names
+
     def base_note(self, groups, without: tuple = ()) -> str:
         """The sentence that says what a bare method name in a figure stands for."""
         meanings = {}

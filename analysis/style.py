@@ -27,6 +27,7 @@ WIDTH = 7.0         # inches, the text width of a two-column page
 SEEDS_WANTED = 5    # a random method on fewer is a preview
 DPI = {"pdf": 300, "png": 200}
 DIFFERENCE_RANGE = 6  # largest over median difference from which an axis is bent
+LEGEND_LETTERS = 130  # in a line of a legend below the panels, handles counted as six
 LOG_RANGE = 5       # largest over smallest value from which an axis is logarithmic
 INK, MUTED, FAINT, MARK = "#222222", "#666666", "#d9d9d9", "#a33b00"
 
@@ -101,7 +102,8 @@ class Sheet:
         left, low, width, height = engine.get()["rect"]
         place = {"loc": "upper right", "bbox_to_anchor": (0.998, low + height), "handlelength": 3.2}
         if below:
-            columns = 8 if max(len(text) for text in entries) < 16 else 5
+            longest = max(len(text) for text in entries)
+            columns = max(1, min(8 if longest < 16 else 5, LEGEND_LETTERS // (longest + 6)))
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, low), "handlelength": 2.6,
                      "columnspacing": 1.1, "ncols": min(len(entries), columns)}
         legend = self.figure.legend(entries.values(), entries.keys(), labelspacing=0.6,

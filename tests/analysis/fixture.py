@@ -244,6 +244,7 @@ ABLATIONS = [({}, 0.5), ({"method.block_size": "8"}, 1.6), ({"method.block_size"
 BASELINES = ["rtn", "smoothquant", "quarot", "duquant", "ruquant"]
 ROUNDINGS = {"rtn": 1.0, "gptq": 0.8}
 APART = {"W4A4-Q16K4V4": 0.9}
+LEVELS = {"midpoint": 0.5, "centroid": 0.48, "lloyd_max": 0.4}
 WEIGHT_WIDTHS = {"W4A16-Q16K16V16": 0.2, "W2A16-Q16K16V16": 2.0}
 
 
@@ -264,7 +265,9 @@ def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
                                     for changed, loss in ABLATIONS], seeds,
              {"W4A4-Q4K4V4": 1.0}, samples=False)
     write_trends(folder / "ablations")
-    make_run(folder / "mechanisms", design(["rtn", "quarot", "ruquant"]), seeds[:3],
+    levels = [("ruquant", {"quant.rounding": "rtn", "quant.activation_levels": name}, loss)
+              for name, loss in LEVELS.items()]
+    make_run(folder / "mechanisms", design(["rtn", "quarot", "ruquant"]) + levels, seeds[:3],
              {"W4A4-Q4K4V4": 1.0} | WEIGHT_WIDTHS, samples=False)
     write_trends(folder / "mechanisms")
     make_run(folder / "sites", [(method, {}, losses[method]) for method in BASELINES], seeds,

@@ -9,7 +9,7 @@ from pathlib import Path
 import fixture
 import yaml
 
-from analysis import load, paper_numbers, runs, stats
+from analysis import compare, load, paper_numbers, runs, stats
 
 HOME = Path(__file__).resolve().parents[2]
 W4, W6, W3 = "W4A4-Q4K4V4", "W6A6-Q6K6V6", "W3A16-Q16K16V16"
@@ -17,6 +17,9 @@ BASELINES = [(name.split("-")[0], {**options, "quant.rounding": rounding}, 0.3 +
              for place, (name, options) in enumerate(paper_numbers.VARIANTS.items())
              for rounding in ("rtn", "gptq")]
 SMALL = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
+
+LEVELS = [(method, {"quant.activation_levels": name}, loss)
+          for method in ("smoothquant", "ruquant") for name, loss in fixture.LEVELS.items()]
 
 
 def claims(name) -> list:
@@ -29,8 +32,8 @@ def make_study(folder) -> Path:
     """Fabricated runs with the names, variants and claims of the study."""
     seeds = {"seeds": (1, 2, 3), "samples": False}
     fixture.make_run(folder / "baselines", BASELINES, **seeds)
-    for name in ("mechanisms", "ablations"):
-        fixture.make_run(folder / name, SMALL, **seeds)
+    for name, design in (("mechanisms", LEVELS), ("ablations", SMALL)):
+        fixture.make_run(folder / name, design, **seeds)
         trends = [{"claim": claim, "metric": "nll_over_float", "verdict": "confirmed",
                    "difference": -0.07, "half_width": 0.02, "pairs": 5} for claim in claims(name)]
         (folder / name / "trends.json").write_text(json.dumps(trends))
@@ -55,6 +58,16 @@ class Study(unittest.TestCase):
         return next(g for g in self.runs["baselines"].groups
                     if g.method == method and g.widths == widths
                     and all(g.settings.get(k) == v for k, v in settings.items()))
+
+    def test_levels_are_held_against_midpoints(self):
+        groups = {g.settings["quant.activation_levels"]: g for g in self.runs["mechanisms"].groups
+                  if (g.method, g.widths) == ("ruquant", W4)}
+        mean = stats.mean_interval(groups["lloyd_max"].losses).mean
+        self.assertIn(f"{mean:.3f} ± ", self.numbers["mechanisms.levels.ruquant.lloyd_max"])
+        pair = compare.compare(groups["lloyd_max"], groups["midpoint"])
+        self.assertIn(f"{abs(pair.windows.mean):.3f} ± ",
+                      self.numbers["mechanisms.levels.ruquant.lloyd_max.minus"])
+        self.assertNotIn("mechanisms.levels.ruquant.midpoint.minus", self.numbers)
 
     def test_an_interval_is_the_wider_of_two(self):
         group = self.group("quarot", W4, **{"quant.rounding": "gptq", "method.smoothing": "0.6"})

@@ -11,9 +11,10 @@ import fixture
 import h5py
 import numpy as np
 
-from analysis import (departures, fig_activations, fig_bits, fig_centroids, fig_construction,
-                      fig_cost, fig_sensitivity, fig_spread, fig_tasks, fig_uniformity, labels,
-                      paper_tables, published, stats, style, tables)
+from analysis import (compare, departures, fig_activations, fig_bits, fig_centroids,
+                      fig_construction, fig_cost, fig_levels, fig_sensitivity, fig_spread,
+                      fig_tasks, fig_uniformity, labels, paper_tables, published, stats, style,
+                      tables)
 from analysis.load import load_run
 from analysis.runs import RunError
 
@@ -116,6 +117,45 @@ class Sensitivity(Folder):
         draw = fig_sensitivity.draw
         self.assertEqual(draw(self.ablations((1, 2, 3, 4)), self.base).mark, "PREVIEW: 4 seeds")
         self.assertEqual(draw(self.ablations((1, 2, 3, 4, 5)), self.base).mark, "")
+
+
+class Levels(Folder):
+    def rows_of(self, axis, names, widths="W4A4-Q4K4V4"):
+        run = self.run_of([(method, {axis: name}, loss / (1 + place))
+                           for place, method in enumerate(("rtn", "ruquant"))
+                           for name, loss in zip(names, fixture.LEVELS.values())],
+                          widths={widths: 1.0})
+        return run, [row for row in self.rows(fig_levels.draw, run) if row["widths"] == widths]
+
+    def test_levels_of_activations_are_held_against_midpoints(self):
+        run, rows = self.rows_of("quant.activation_levels", fixture.LEVELS)
+        self.assertEqual([(row["label"], row["levels"]) for row in rows],
+                         [(m, level) for m in ("rtn", "ruquant") for level in fixture.LEVELS])
+        best, base = (next(g for g in run.groups if g.method == "ruquant"
+                           and g.widths == "W4A4-Q4K4V4"
+                           and g.settings["quant.activation_levels"] == name)
+                      for name in ("lloyd_max", "midpoint"))
+        pair = compare.compare(best, base)
+        self.assertAlmostEqual(float(rows[-1]["minus_midpoint"]), pair.windows.mean, 5)
+        self.assertEqual(rows[-1]["verdict"], pair.verdict)
+        self.assertEqual(rows[-3]["minus_midpoint"], "0")
+
+    def test_levels_of_weights_are_roundings(self):
+        _, rows = self.rows_of("quant.rounding", ("rtn", "centroid", "lloyd_max"),
+                               "W4A16-Q16K16V16")
+        self.assertEqual({row["levels_of"] for row in rows}, {"weights"})
+        self.assertEqual({row["levels"] for row in rows}, set(fixture.LEVELS))
+
+    def test_without_levels_there_is_no_figure(self):
+        with self.assertRaises(style.Unsupported):
+            fig_levels.draw(self.run_of([("rtn", {}, 1.0)]), self.base)
+
+    def test_names_among_groups_say_where_these_differ(self):
+        run = self.run_of([("ruquant", {"method.steps": steps, "method.pick": pick}, 0.5)
+                           for steps, pick in (("1", "range"), ("4", "range"), ("4", "random"))])
+        two = [g for g in run.groups if g.settings["method.pick"] == "range"]
+        self.assertEqual(sorted(run.among(two).values()), ["ruquant · steps 1", "ruquant · steps 4"])
+        self.assertEqual(set(run.among(two, without=("method.steps",)).values()), {"ruquant"})
 
 
 class Sites(Folder):
