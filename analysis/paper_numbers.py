@@ -5,6 +5,7 @@
 Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as W4A4-Q4K4V4:
 
     preview                                    where any run rests on too few seeds; may be empty
+    processor-hours                            that the trials of all runs took, by their clocks
     run.trials .seeds .model .note .text .windows .window_tokens .tokens .build .backend
     run.float.loss .perplexity                 of the float model on the run's windows
     run.loss.variant.rounding.widths           nats per token over float, with its interval
@@ -67,7 +68,7 @@ def slug(claim: str) -> str:
 
 def numbers(runs: dict) -> dict:
     """name → Run to key → text, before escaping."""
-    found = {"preview": _preview(runs.values())}
+    found = {"preview": _preview(runs.values()), "processor-hours": _processor_hours(runs.values())}
     for name, run in runs.items():
         own = {**_inputs(run), **_trends(run)}
         if name in LOSS_RUNS:
@@ -84,6 +85,12 @@ def _preview(runs) -> str:
     """The mark with the fewest seeds among those of all runs."""
     marks = {mark for run in runs if (mark := style.preview_mark(run.groups))}
     return min(marks, key=lambda mark: int(re.search(r"\d+", mark)[0]), default="")
+
+
+def _processor_hours(runs) -> str:
+    seconds = sum(trial.timing["total_seconds"] * trial.timing["threads"]
+                  for run in runs for trial in run.trials)
+    return f"{seconds / 3600:.1f}"
 
 
 def _inputs(run: Run) -> dict:

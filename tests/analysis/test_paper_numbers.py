@@ -59,6 +59,11 @@ class Study(unittest.TestCase):
                     if g.method == method and g.widths == widths
                     and all(g.settings.get(k) == v for k, v in settings.items()))
 
+    def test_processor_hours_are_the_sum_of_the_clocks(self):
+        trials = [trial for run in self.runs.values() for trial in run.trials]
+        hours = sum(t.timing["total_seconds"] * t.timing["threads"] for t in trials) / 3600
+        self.assertEqual(self.numbers["processor-hours"], f"{hours:.1f}")
+
     def test_levels_are_held_against_midpoints(self):
         groups = {g.settings["quant.activation_levels"]: g for g in self.runs["mechanisms"].groups
                   if (g.method, g.widths) == ("ruquant", W4)}
