@@ -46,9 +46,10 @@ def draw(run: Run, folder):
 
 def _shown(run: Run, widths) -> list:
     """All variants at these widths; bases alone where there are too many to draw."""
+    bases = run.representatives(widths)
     own = sorted((group for group in run.groups if group.widths == widths),
-                 key=lambda group: style.method_order(group.method))
-    return own if len(own) <= CROWD else run.representatives(widths)
+                 key=lambda group: (style.method_order(group.method), group not in bases))
+    return own if len(own) <= CROWD else bases
 
 
 def task_names(run: Run) -> list:
@@ -81,8 +82,9 @@ class Score:
 
 
 def score(group, what, names, guess) -> Score:
-    """An accuracy, or the mean over tasks of the float model's accuracy kept, above chance or as
-    it is. Over items: a bootstrap of the items, on which both models were scored."""
+    """An accuracy, or the mean accuracy over tasks relative to the float model's, above chance or
+    as it is. A ratio of means and not a mean of ratios: on a task that the float model only guesses
+    a ratio says nothing. Over items: a bootstrap of the items, on which both models were scored."""
     tasks = [what] if what in names else names
     floor = np.array([guess[task] if what == ABOVE else 0.0 for task in tasks])
 
@@ -90,9 +92,7 @@ def score(group, what, names, guess) -> Score:
         if what in names:
             return 100 * own[..., 0]
         with np.errstate(divide="ignore", invalid="ignore"):  # where the float model only guesses
-            if what == ABOVE:
-                return 100 * np.mean((own - floor) / (floats - floor), axis=-1)
-            return 100 * own.sum(axis=-1) / floats.sum(axis=-1)
+            return 100 * (own - floor).sum(axis=-1) / (floats - floor).sum(axis=-1)
 
     accuracies = np.array([[trial.metrics[measure(trial, task)] for task in tasks]
                            for trial in group.trials])
@@ -139,7 +139,7 @@ def _draw_panel(run: Run, panel, what, scores, groups, looks, widths) -> list:
     rows = []
     for place, (label, look) in enumerate(looks.items()):
         own = [group for group in groups if run.short(group) == label]
-        shift = 0.8 / len(looks) * (place - (len(looks) - 1) / 2)
+        shift = 0.4 / len(looks) * (place - (len(looks) - 1) / 2)
         places = [widths.index(group.widths) + shift for group in own]
         _draw_line(panel, label, look, places, [scores[id(group)] for group in own], limits)
         rows += [_row(group, what, scores[id(group)]) for group in own]
@@ -172,8 +172,8 @@ def _caption(run: Run, groups, names) -> str:
     items = "all items" if limit == {"0"} else f"the first {', '.join(sorted(limit))} items"
     return (f"Accuracy on {', '.join(names)} ({items} of each), by length-normalized likelihood "
             "where the task has it. Kept: mean accuracy over tasks relative to the float model's; "
-            "above chance: what guessing gives is taken from both first, task by task. Dashed: the "
-            "float model. Marker: mean over seeds; thin bar: 95 % t-interval over seeds; pale bar: "
+            "above chance: what guessing gives is taken from both means first. Dashed: the float "
+            "model. Marker: mean over seeds; thin bar: 95 % t-interval over seeds; pale bar: "
             "95 % bootstrap interval over the items of the tasks, paired with the float model; cut "
             f"at the panel's edge. {run.base_note(groups)} "
             f"{style.provenance(trials)}").replace("  ", " ")

@@ -18,6 +18,8 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     sites.measure.gaussian                     of Gaussian tokens of the widths that occur
     mechanisms.levels.method.choice            loss at levels of activations, as fig_levels has them,
     mechanisms.levels.method.choice.minus      and its difference to midpoints
+    tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
+    tasks.kept-above-chance.variant.widths     an interval over items
 
 An interval is the wider of the 95 % t-intervals over seeds and over windows.
 """
@@ -31,7 +33,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import compare, fig_levels, fig_uniformity, stats, style  # noqa: E402
+from analysis import (compare, fig_levels, fig_tasks, fig_uniformity, stats,  # noqa: E402
+                      style)
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.load import load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
@@ -77,6 +80,8 @@ def numbers(runs: dict) -> dict:
             own |= _sites(run)
         if name == "mechanisms":
             own |= _levels(run)
+        if name == "tasks":
+            own |= _accuracies(run)
         found |= {f"{name}.{key}": text for key, text in own.items()}
     return found
 
@@ -188,6 +193,21 @@ def _levels(run: Run) -> dict:
     return found
 
 
+def _accuracies(run: Run) -> dict:
+    names = fig_tasks.task_names(run)
+    guess = {task: fig_tasks.chance(run, task) for task in names}
+    found = {"items": run.trials[0].config.get("tasks.items", "0")}
+    for group in run.groups if names else ():
+        variant = _variant(group)
+        if variant is None or not fig_tasks.measure(group.trials[0], names[0]):
+            continue
+        for what in (fig_tasks.KEPT, fig_tasks.ABOVE):
+            score = fig_tasks.score(group, what, names, guess)
+            interval = stats.Interval(score.seeds.mean, score.items_half, 2)
+            found[f"{what.replace(' ', '-')}.{variant}.{group.widths}"] = _text(interval, ".1f", 1)
+    return found
+
+
 def _variant(group) -> str | None:
     config = group.trials[0].config
     for name, options in VARIANTS.items():
@@ -226,11 +246,11 @@ def _signed(interval: stats.Interval) -> str:
     return _text(interval, "+.3f")
 
 
-def _text(interval: stats.Interval, form: str) -> str:
+def _text(interval: stats.Interval, form: str, digits: int = 3) -> str:
     if not math.isfinite(interval.mean):
         return "diverged"
     mean = compare.signed(interval.mean, form)
-    return f"{mean} ± {interval.half:.3f}" if math.isfinite(interval.half) else mean
+    return f"{mean} ± {interval.half:.{digits}f}" if math.isfinite(interval.half) else mean
 
 
 def write(runs: dict, out) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 import fixture
 import yaml
 
-from analysis import compare, load, paper_numbers, runs, stats
+from analysis import compare, fig_tasks, load, paper_numbers, runs, stats
 
 HOME = Path(__file__).resolve().parents[2]
 W4, W6, W3 = "W4A4-Q4K4V4", "W6A6-Q6K6V6", "W3A16-Q16K16V16"
@@ -39,8 +39,8 @@ def make_study(folder) -> Path:
         (folder / name / "trends.json").write_text(json.dumps(trends))
     weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
     fixture.make_run(folder / "weight_only", weights, widths={W3: 1.0}, **seeds)
-    for name in ("second_model", "tasks"):
-        fixture.make_run(folder / name, SMALL, **seeds)
+    fixture.make_run(folder / "second_model", SMALL, **seeds)
+    fixture.make_run(folder / "tasks", SMALL, tasks=("piqa", "arc_easy"), **seeds)
     fixture.make_run(folder / "sites", SMALL, **{**seeds, "samples": True})
     return folder
 
@@ -63,6 +63,15 @@ class Study(unittest.TestCase):
         trials = [trial for run in self.runs.values() for trial in run.trials]
         hours = sum(t.timing["total_seconds"] * t.timing["threads"] for t in trials) / 3600
         self.assertEqual(self.numbers["processor-hours"], f"{hours:.1f}")
+
+    def test_accuracy_kept_has_an_interval_over_items(self):
+        run = self.runs["tasks"]
+        group = next(g for g in run.groups if (g.method, g.widths) == ("quarot", W4))
+        names = fig_tasks.task_names(run)
+        score = fig_tasks.score(group, fig_tasks.KEPT, names, {})
+        self.assertEqual(self.numbers[f"tasks.kept.quarot.{W4}"],
+                         f"{score.seeds.mean:.1f} ± {score.items_half:.1f}")
+        self.assertIn(f"tasks.kept-above-chance.ruquant.{W4}", self.numbers)
 
     def test_levels_are_held_against_midpoints(self):
         groups = {g.settings["quant.activation_levels"]: g for g in self.runs["mechanisms"].groups
