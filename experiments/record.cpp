@@ -239,6 +239,10 @@ void RunFolder::summarize(const Sweep& sweep, const std::vector<PlannedTrial>& t
     SummaryRow row{planned.id, status(planned.id), {}, {}};
     if (row.status == "done") {
       row.results = Json::parse(read_file(of(planned.id) / "results.json"));
+      // An option that is younger than the trial had its default there, or the id would differ.
+      for (const auto& [name, value] : planned.trial.config->flat()) {
+        row.results["config"].emplace(name, value);
+      }
       row.timing = Json::parse(read_file(of(planned.id) / "timing.json"));
     } else {
       row.results = {{"method", planned.trial.config->method_name},

@@ -292,6 +292,24 @@ class CalibrationText(Case):
         self.assertEqual(other["windows"]["nll"], losses["random"])
 
 
+class YoungOption(Case):
+    def test_a_trial_older_than_an_option_counts_with_its_default(self):
+        config = self.config(
+            "method: smoothquant\n"
+            "trends: [{claim: text is better, lower: {calibration.source: same}, "
+            "than: {calibration.source: random}}]\n"
+            "sweep: {calibration.source: [same, random]}\n")
+        folder = self.run_sweep(config)
+        for path in folder.glob("*/results.json"):
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if result["config"]["calibration.source"] == "same":
+                del result["config"]["calibration.source"]
+                path.write_text(json.dumps(result), encoding="utf-8")
+        self.run_sweep(config)
+        (trend,) = json.loads((folder / "trends.json").read_text(encoding="utf-8"))
+        self.assertEqual(trend["pairs"], 1)
+
+
 class Learned(Case):
     """Plans that were learned, and roundings that need data."""
 
