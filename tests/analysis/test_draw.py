@@ -137,7 +137,9 @@ class Drawing(unittest.TestCase):
     def setUpClass(cls):
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
-        cls.folder = fixture.make_run(Path(holder.name) / "demo", DESIGN, bins=True,
+        levels = [("ruquant", {"quant.activation_levels": name}, loss)
+                  for name, loss in fixture.LEVELS.items()]
+        cls.folder = fixture.make_run(Path(holder.name) / "demo", DESIGN + levels, bins=True,
                                       tasks=("piqa", "arc_easy"))
         fixture.write_trends(cls.folder)
         (cls.folder / "t003" / "status").write_text("failed: NaN at layers.3.mlp_out\n")
@@ -149,7 +151,7 @@ class Drawing(unittest.TestCase):
             for kind in ("pdf", "png", "csv"):
                 self.assertGreater((self.folder / "figures" / f"{name}.{kind}").stat().st_size, 100)
         # One seed of quarot failed; some figures show ruquant alone.
-        alone = ("learning", "ablation", "sensitivity")
+        alone = ("learning", "ablation", "sensitivity", "levels")
         for name in names:
             line = next(line for line in self.lines if f"/{name}.pdf" in line)
             self.assertIn(f"PREVIEW: {3 if name in alone else 2} seeds", line)

@@ -39,7 +39,8 @@ def make_study(folder) -> Path:
         (folder / name / "trends.json").write_text(json.dumps(trends))
     weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
     fixture.make_run(folder / "weight_only", weights, widths={W3: 1.0}, **seeds)
-    fixture.make_run(folder / "second_model", SMALL, **seeds)
+    fixture.make_run(folder / "second_model", SMALL,
+                     widths={W6: 0.1, "W4A4-Q16K16V16": 0.8}, **seeds)
     fixture.make_run(folder / "tasks", SMALL, tasks=("piqa", "arc_easy"), **seeds)
     fixture.make_run(folder / "sites", SMALL, **{**seeds, "samples": True})
     return folder
