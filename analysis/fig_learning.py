@@ -17,10 +17,10 @@ def draw(run: Run, folder):
     if not lines:
         raise style.Unsupported("nothing was learned block by block")
     widths = [name for name in run.widths if any(g.widths == name for g, _ in lines)]
-    sheet = style.open_sheet(TITLE, _caption(run, lines), 2.7,
+    names = run.among([group for group, _ in lines])
+    sheet = style.open_sheet(TITLE, _caption(names, lines), 2.7,
                              style.preview_mark([group for group, _ in lines]))
     panels = sheet.figure.subplots(1, len(widths), squeeze=False, sharey=True)[0]
-    names = run.among([group for group, _ in lines])
     labels = sorted(set(names.values()))
     first = {names[group.label]: group for group, _ in lines}
     looks = dict(zip(labels, style.looks_of_lines([first[label] for label in labels],
@@ -68,8 +68,7 @@ def _draw_line(panel, label, group, curve, looks) -> list:
             for block in blocks for seed, ratio in sorted(curve[block].items())]
 
 
-def _caption(run: Run, lines) -> str:
-    names = run.among([group for group, _ in lines])
+def _caption(names: dict, lines) -> str:
     improved = []
     for group, curve in lines:
         ratios = [ratio for block in curve.values() for ratio in block.values()]

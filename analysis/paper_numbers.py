@@ -175,8 +175,7 @@ def _sites(run: Run) -> dict:
     bells = fig_uniformity.gaussians(run.representatives(widths), widths)
     for measure in bells[0] if bells else ():
         ends = [f"{bell[measure]:.2f}" for bell in bells]
-        found[f"{measure}.gaussian"] = ends[0] if ends[0] == ends[-1] else " to ".join(
-            (ends[0], ends[-1]))
+        found[f"{measure}.gaussian"] = " to ".join(dict.fromkeys((ends[0], ends[-1])))
     return found
 
 
@@ -204,7 +203,7 @@ def _accuracies(run: Run) -> dict:
         for what in (fig_tasks.KEPT, fig_tasks.ABOVE):
             score = fig_tasks.score(group, what, names, guess)
             interval = stats.Interval(score.seeds.mean, score.items_half, 2)
-            found[f"{what.replace(' ', '-')}.{variant}.{group.widths}"] = _text(interval, ".1f", 1)
+            found[f"{what.replace(' ', '-')}.{variant}.{group.widths}"] = _text(interval, ".1f")
     return found
 
 
@@ -246,11 +245,11 @@ def _signed(interval: stats.Interval) -> str:
     return _text(interval, "+.3f")
 
 
-def _text(interval: stats.Interval, form: str, digits: int = 3) -> str:
+def _text(interval: stats.Interval, form: str) -> str:
     if not math.isfinite(interval.mean):
         return "diverged"
     mean = compare.signed(interval.mean, form)
-    return f"{mean} ± {interval.half:.{digits}f}" if math.isfinite(interval.half) else mean
+    return f"{mean} ± {interval.half:{form.lstrip('+')}}" if math.isfinite(interval.half) else mean
 
 
 def write(runs: dict, out) -> Path:

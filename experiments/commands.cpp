@@ -18,6 +18,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+Sweep sweep_of(const Request& request) {
+  return load_sweep(request.config, request.overrides, request.only);
+}
+
 fs::path run_root(const Request& request, const Sweep& sweep) {
   return request.out.empty() ? home().root / "runs" / sweep.name : request.out;
 }
@@ -71,8 +75,8 @@ void draw_figures(const fs::path& folder) {
   }
 }
 
-// The trials that are not done. Their weights are read here, before anything is
-// written: a file that cannot be used is a fault of the request, not of a trial.
+// The trials that are not done. Their weights are read here, before anything is written: a file
+// that cannot be used is a fault of the request, not of a trial.
 std::vector<std::size_t> what_to_do(const Request& request, const std::vector<PlannedTrial>& trials,
                                     Workbench& bench) {
   std::vector<std::size_t> todo;
@@ -115,7 +119,7 @@ void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& tr
 
 int run(const Request& original) {
   Request request = original;
-  Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  Sweep sweep = sweep_of(request);
   request.out = run_root(request, sweep);
   if (request.trial) sweep.trials = {sweep.trials[index_of(request, sweep.trials.size())]};
   check_writable(request.out);
@@ -141,7 +145,7 @@ int run(const Request& original) {
 }
 
 int dump(const Request& request) {
-  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  const Sweep sweep = sweep_of(request);
   const Trial& trial = sweep.trials.at(request.trial ? index_of(request, sweep.trials.size()) : 0);
   if (!trial.config->activations.path.empty()) {
     fail("activations.path: is set, but a dump is captured from a model");
@@ -160,7 +164,7 @@ int dump(const Request& request) {
 
 int verify(const Request& original) {
   Request request = original;
-  Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  Sweep sweep = sweep_of(request);
   if (sweep.check.trials && *sweep.check.trials != std::ssize(sweep.trials)) {
     fail("{}: check.trials: found {} trials, expected {}", request.config.string(),
          sweep.trials.size(), *sweep.check.trials);
@@ -178,7 +182,7 @@ int verify(const Request& original) {
                            sweep.check.with.end());
   request.figures = false;
   if (run(request) != 0) return 1;
-  sweep = load_sweep(request.config, request.overrides, request.only);
+  sweep = sweep_of(request);
   const RunFolder folder(run_root(request, sweep), sweep);
   int bad = 0;
   for (const auto& expectation : sweep.check.expect) {
@@ -198,7 +202,7 @@ int verify(const Request& original) {
 }
 
 int list(const Request& request) {
-  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  const Sweep sweep = sweep_of(request);
   for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
     fmt::print("{:4}  {}\n", i, sweep.trials[i].label);
   }
@@ -206,7 +210,7 @@ int list(const Request& request) {
 }
 
 int print_config(const Request& request) {
-  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  const Sweep sweep = sweep_of(request);
   for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
     if (request.trial && index_of(request, sweep.trials.size()) != i) continue;
     fmt::print("---\n# trial {}: {}\n", i, sweep.trials[i].label);
@@ -218,7 +222,7 @@ int print_config(const Request& request) {
 }
 
 int slurm(const Request& request, bool submit) {
-  const Sweep sweep = load_sweep(request.config, request.overrides, request.only);
+  const Sweep sweep = sweep_of(request);
   const auto quoted = [](const std::string& text) {
     std::string inside;
     for (const char c : text) inside += c == '\'' ? std::string("'\\''") : std::string(1, c);

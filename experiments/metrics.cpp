@@ -7,22 +7,6 @@
 #include "ruquant/eval/language.hpp"
 
 namespace ruq {
-
-void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result) {
-  if (rounded.empty()) return;
-  double entries = 0, bits = 0;
-  std::map<std::string, std::vector<double>> details;
-  for (const RoundedLinear& linear : rounded) {
-    entries += static_cast<double>(linear.size);
-    bits += static_cast<double>(linear.size) * linear.bits.total();
-    result.timing.rounding_seconds += linear.seconds;
-    for (const auto& [name, value] : linear.details) details[name].push_back(value);
-  }
-  result.metrics["weight.effective_bits"] = bits / entries;
-  result.metrics["weight.mib"] = bits / 8 / (1 << 20);
-  for (const auto& [name, values] : details) result.metrics["weight." + name] = mean(values);
-}
-
 namespace {
 
 // The share of what was to be learned that was: blocks of the model, or steps of the schedule where
@@ -44,6 +28,21 @@ double learned_share(const Plan& plan) {
 }
 
 }  // namespace
+
+void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result) {
+  if (rounded.empty()) return;
+  double entries = 0, bits = 0;
+  std::map<std::string, std::vector<double>> details;
+  for (const RoundedLinear& linear : rounded) {
+    entries += static_cast<double>(linear.size);
+    bits += static_cast<double>(linear.size) * linear.bits.total();
+    result.timing.rounding_seconds += linear.seconds;
+    for (const auto& [name, value] : linear.details) details[name].push_back(value);
+  }
+  result.metrics["weight.effective_bits"] = bits / entries;
+  result.metrics["weight.mib"] = bits / 8 / (1 << 20);
+  for (const auto& [name, values] : details) result.metrics["weight." + name] = mean(values);
+}
 
 void measure_learning(const Plan& plan, TrialResult& result) {
   if (plan.learning.empty()) return;

@@ -213,18 +213,6 @@ class Resolver {
   std::vector<Trial> trials_;
 };
 
-}  // namespace
-
-bool is_meant(const Config& config,
-              const std::vector<std::pair<std::string, std::string>>& options) {
-  const auto flat = config.flat();
-  return std::all_of(options.begin(), options.end(), [&](const auto& option) {
-    return std::find(flat.begin(), flat.end(), option) != flat.end();
-  });
-}
-
-namespace {
-
 // The value of an option of a trial; none where its method does not have it.
 std::optional<std::string> option_of(const Trial& trial, const std::string& key) {
   for (const auto& [name, value] : trial.config->flat()) {
@@ -256,6 +244,14 @@ void select(const std::string& word, std::vector<Trial>& trials) {
 }
 
 }  // namespace
+
+bool is_meant(const Config& config,
+              const std::vector<std::pair<std::string, std::string>>& options) {
+  const auto flat = config.flat();
+  return std::all_of(options.begin(), options.end(), [&](const auto& option) {
+    return std::find(flat.begin(), flat.end(), option) != flat.end();
+  });
+}
 
 Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides,
                  const std::vector<std::string>& only) {

@@ -66,8 +66,8 @@ std::string plan_key(const Config& config, const std::string& session_key) {
 // Everything is keyed by text that names what it depends on, so a sweep over such a setting is
 // safe.
 struct Workbench::Impl {
-  std::string model_key, tokens_key, session_key, reference_key, activations_key;
-  Inputs loaded;
+  std::string session_key, reference_key, activations_key;
+  Inputs loaded;  // that `model` and `tokens` were read from
   Model<float> model;
   TokenFile tokens;
   std::unique_ptr<ModelSession<float>> session;
@@ -95,22 +95,21 @@ Workbench::Workbench() : impl_(std::make_unique<Impl>()) {}
 Workbench::~Workbench() = default;
 
 void Workbench::Impl::load(const Inputs& inputs) {
-  loaded = inputs;
-  if (tokens_key != inputs.tokens.string()) {
-    tokens = known_tokens(inputs.tokens);
-    tokens_key = inputs.tokens.string();
+  if (loaded.model != inputs.model) {
     session.reset();
+    model = load_model<float>(inputs.model);
   }
-  if (model_key == inputs.model.string()) return;
-  session.reset();
-  model = load_model<float>(inputs.model);
-  model_key = inputs.model.string();
+  if (loaded.tokens != inputs.tokens) {
+    session.reset();
+    tokens = known_tokens(inputs.tokens);
+  }
+  loaded = inputs;
 }
 
 ModelSession<float>& Workbench::Impl::calibration(const Config& config) {
   const CalibrationOptions& options = config.calibration;
   const auto ids = calibration_tokens(config, loaded);
-  const std::string key = fmt::format("{} {} {} {} {} {} {}", known_model_digest(model_key),
+  const std::string key = fmt::format("{} {} {} {} {} {} {}", known_model_digest(loaded.model),
                                       ids_key(ids), options.windows, options.mean_windows,
                                       options.window_tokens, options.seed, math_backend());
   if (session && key == session_key) return *session;
@@ -130,7 +129,7 @@ ModelSession<float>& Workbench::Impl::calibration(const Config& config) {
 const Matrix<float>& Workbench::Impl::float_states(const Config& config) {
   const auto ids = evaluated_tokens(config, tokens);
   const Index length = config.evaluation.window_tokens;
-  const std::string key = fmt::format("{} {} {} {}", known_model_digest(model_key), ids_key(ids),
+  const std::string key = fmt::format("{} {} {} {}", known_model_digest(loaded.model), ids_key(ids),
                                       length, math_backend());
   if (key == reference_key) return reference;
   const fs::path file = kept_file("float", key);
@@ -253,7 +252,7 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
 
 // The float model's likelihoods are the same for every trial, so they are kept.
 ChoiceScores Workbench::Impl::float_choices(const Config& config, const ChoiceTask& task) {
-  const std::string key = fmt::format("{} {} {} {} {}", known_model_digest(model_key), task.name,
+  const std::string key = fmt::format("{} {} {} {} {}", known_model_digest(loaded.model), task.name,
                                       task.digest, config.tasks.items, math_backend());
   const fs::path file = kept_file("choices", key);
   if (fs::exists(file)) return read_choices(file);
