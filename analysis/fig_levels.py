@@ -74,8 +74,7 @@ def _draw_panel(panel, axis, widths, rows) -> list:
                  for place, own in enumerate(rows.values()) for choice, group in own.items()}
     limits = style.scale_axis(panel.xaxis, style.reach(
         [[i.mean] for i in intervals.values()], intervals.values()))
-    for place in range(0, len(rows), 2):
-        panel.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+    style.stripe_rows(panel, range(len(rows)))
     for (place, choice), interval in intervals.items():
         _, colour, marker = CHOICES[choice]
         height = place + 0.22 * (list(CHOICES).index(choice) - 1)

@@ -62,8 +62,7 @@ def _draw_panel(run: Run, panel, groups, labels, widths) -> list:
     rows = []
     for group in groups:
         place = labels.index(run.short(group))
-        if place % 2 == 0:
-            panel.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+        style.stripe_rows(panel, [place])
         rows += _draw_group(run, panel, group, place, limits)
     return rows
 

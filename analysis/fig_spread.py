@@ -56,8 +56,7 @@ def _ends(group) -> tuple:
 
 def _draw_row(run: Run, panel, place, group, limits) -> None:
     colour, marker, _ = style.look(group.method, run.methods)
-    if place % 2 == 0:
-        panel.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+    style.stripe_rows(panel, [place])
     half = stats.mean_interval(group.losses).half
     panel.plot(style.clipped(stats.Interval(0, half, 2), limits), [place, place], color=colour,
                alpha=0.35, linewidth=5, solid_capstyle="butt", zorder=2)

@@ -113,8 +113,7 @@ def _draw_panel(panel, groups, measure, bell) -> list:
         panel.axvline(ideal, color=style.INK, linewidth=0.9, linestyle=(0, (4, 1.5)), zorder=1)
     if bell:
         panel.axvspan(bell[0], bell[-1], color="#9a9a9a", alpha=0.55, linewidth=0.8, zorder=1)
-    for place in range(0, len(groups), 2):
-        panel.axhspan(place - 0.5, place + 0.5, color="#f6f6f6", linewidth=0, zorder=0)
+    style.stripe_rows(panel, range(len(groups)))
     for (place, kind), interval in intervals.items():
         colour, marker = LOOKS[kind]
         height = place + 0.2 * (list(KINDS).index(kind) - 1.5)

@@ -23,6 +23,8 @@ KEYS = {"trial": str, "about": str, "method": str, "widths": str, "seed": int,
 INPUT_KEYS = ("model", "model_note", "stream")
 TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory_mib", "threads")
 WINDOW_KEYS = ("nll", "nll_float")
+# Runs that the study can do without: their text cannot be fetched, or they take hours by themselves.
+OPTIONAL_RUNS = ("wikitext2", "paper_schedules")
 
 
 def load_run(folder) -> Run:

@@ -4,8 +4,8 @@
 
 writes paper/figures/<name>.pdf, .png, .csv, paper/tables/<name>.md, .tex and paper/contents.md.
 Every entry names the run that feeds it. Exit status 2 and one line an entry where a run is missing,
-cannot be read or lacks the data: what an earlier call drew of that entry is removed, so nothing out
-of date is left to be taken in. What the paper's own figures show is not known; the list of topics
+cannot be read or lacks the data; a run that the study can do without may be missing. What an
+earlier call drew of such an entry is removed, so nothing out of date is left to be taken in. What the paper's own figures show is not known; the list of topics
 is inferred.
 """
 
@@ -25,7 +25,7 @@ from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  #
                       fig_overview, fig_sensitivity, fig_site_error, fig_spread, fig_tasks,
                       fig_trends, fig_uniformity, paper_tables, published, style, tables)
 from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
-from analysis.load import load_run  # noqa: E402
+from analysis.load import OPTIONAL_RUNS, load_run  # noqa: E402
 from analysis.runs import RunError  # noqa: E402
 
 HYPER_PARAMETERS = ("method.block_size", "method.steps", "method.permutations",
@@ -108,6 +108,8 @@ TABLES = (
         lambda run: tables.by_widths(run, "", NATS, tables.loss_cell), "second_model")),
     Entry("tasks", ("tasks",), tables.tasks),
     Entry("tasks_compared", ("tasks",), tables.tasks_compared),
+    Entry("wikitext2", ("wikitext2",), partial(paper_tables.perplexity_and_loss, name="wikitext2")),
+    Entry("schedules", ("paper_schedules",), tables.schedules),
     Entry("published_perplexity", (), lambda: published.perplexities(published.load())),
     Entry("published_tasks", (), lambda: published.accuracies(published.load())),
     Entry("published_claims", (), lambda: published.times(published.load())),
@@ -123,6 +125,11 @@ class Runs:
     def __init__(self, folder):
         self.folder = Path(folder)
         self.known = {}
+
+    def lack(self, names) -> list:
+        """Those of the names whose runs the study can do without, and does."""
+        return [name for name in names
+                if name in OPTIONAL_RUNS and not (self.folder / name).exists()]
 
     def unused(self) -> list:
         """Lines about unfinished and failed trials of the runs that were read."""
@@ -142,12 +149,18 @@ class Runs:
 
 
 def build(runs_folder, out) -> tuple:
-    """Draws all; returns lines of what was made, of what failed, and of trials left out."""
+    """Draws all; returns lines of what was made, of what failed, and of what was left out."""
     runs, out = Runs(runs_folder), Path(out)
-    made, failed, contents = [], [], []
+    made, failed, left_out, contents = [], [], [], []
     for kind, entries in (("figures", FIGURES), ("tables", TABLES)):
         folder = out / kind
         for entry in entries:
+            lacking = runs.lack(entry.runs)
+            if lacking:
+                _remove(folder, entry.name)
+                left_out.append(f"{kind[:-1]} {entry.name} left out: there is no run "
+                                f"{', '.join(lacking)}")
+                continue
             try:
                 found = [runs.get(name) for name in entry.runs]
                 item = _make_figure(entry, found, folder) if kind == "figures" \
@@ -158,8 +171,9 @@ def build(runs_folder, out) -> tuple:
                 _remove(folder, entry.name)
                 source = ", ".join(entry.runs) or "no run"
                 failed.append(f"{kind[:-1]} {entry.name} (from {source}): {error}")
-    _write_contents(out / "contents.md", contents, runs.unused())
-    return made, failed, runs.unused()
+    left_out += runs.unused()
+    _write_contents(out / "contents.md", contents, left_out)
+    return made, failed, left_out
 
 
 def _make_figure(entry, found, folder):
@@ -177,7 +191,7 @@ def _remove(folder: Path, name: str) -> None:
         (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
-def _write_contents(path: Path, contents, unused) -> None:
+def _write_contents(path: Path, contents, left_out) -> None:
     """What was made, from which run, which inferred topic it answers; and what was left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["| | name | title | from run | inferred topic | mark |", "|---|---|---|---|---|---|"]
@@ -185,7 +199,7 @@ def _write_contents(path: Path, contents, unused) -> None:
         preview = re.search(r"PREVIEW: \d+ seeds?", item.note if kind == "tables" else item.mark)
         lines.append(f"| {kind[:-1]} | {entry.name} | {item.title} | {', '.join(entry.runs)} | "
                      f"{entry.topic} | {preview[0] if preview else ''} |")
-    lines += ["", "Trials left out:", "", *(f"- {line}" for line in unused)] if unused else []
+    lines += ["", "Left out:", "", *(f"- {line}" for line in left_out)] if left_out else []
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -194,8 +208,8 @@ def main(arguments=None) -> int:
     parser.add_argument("runs", metavar="RUNS_DIR", help="the folder that holds the run folders")
     parser.add_argument("--out", default="paper", help="where figures/ and tables/ go")
     options = parser.parse_args(arguments)
-    made, failed, unused = build(options.runs, options.out)
-    print("\n".join([*(f"{path} written" for path in made), *unused]))
+    made, failed, left_out = build(options.runs, options.out)
+    print("\n".join([*(f"{path} written" for path in made), *left_out]))
     for line in failed:
         print(f"paper: {line}", file=sys.stderr)
     return 2 if failed else 0

@@ -36,12 +36,13 @@ if __package__ in (None, ""):
 from analysis import (compare, fig_levels, fig_tasks, fig_uniformity, stats,  # noqa: E402
                       style)
 from analysis.fig_site_error import KINDS  # noqa: E402
-from analysis.load import load_run  # noqa: E402
+from analysis.load import OPTIONAL_RUNS, load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
 from analysis.tables import escape  # noqa: E402
 
-RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks")
-LOSS_RUNS = ("baselines", "weight_only", "second_model")  # whose groups are named variants
+RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks",
+        *OPTIONAL_RUNS)
+LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2")  # whose groups are named variants
 COMPARED = ("ruquant", "ruquant-finetuned")
 DEPTHS = ("W4A4-Q4K4V4", "W6A6-Q6K6V6")  # at which comparisons are written
 
@@ -273,6 +274,8 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     found, faults = {}, []
     for name in RUNS:
+        if name in OPTIONAL_RUNS and not (options.runs / name).exists():
+            continue
         try:
             found[name] = load_run(options.runs / name)
         except (RunError, OSError) as error:

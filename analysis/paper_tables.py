@@ -36,6 +36,19 @@ def by_rounding(run: Run, name, title, cell_of, families: tuple) -> tables.Table
                         "Weights rounded to nearest (rtn) and by GPTQ. " + _note(shown))
 
 
+def perplexity_and_loss(run: Run, name: str) -> tables.Table:
+    """A row a method with its settings; under each setting of widths, both measures."""
+    cells = {"perplexity": tables.perplexity_cell, "loss over float": tables.loss_cell}
+    columns = [(widths, what) for widths in run.widths for what in cells]
+    floats = ["float", *(f"{run.trials[0].float_ppl:.2f}" if what == "perplexity" else "–"
+                         for _, what in columns)]
+    body = [[text, *(cells[what](groups[widths]) if widths in groups else "–"
+                     for widths, what in columns)]
+            for text, groups in tables.rows_of(run).items()]
+    return tables.Table(name, "Perplexity and loss over float", ("method", *columns),
+                        (tuple(floats), *body), tables.note(run))
+
+
 def ablation(run: Run) -> tables.Table:
     """Every single change of a setting, its paired difference to the default and the verdict."""
     widths = departures.best_covered_widths(run)

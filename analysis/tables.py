@@ -167,6 +167,8 @@ def schedules(run: Run) -> Table:
                          f"{_mean(group, 'learning.tokens'):,.0f}",
                          f"{held_out:.3f}" if math.isfinite(held_out) else "–",
                          f"{spent:,.0f}", f"{100 * share:.0f} %", whole])
+    if not rows:
+        raise style.Unsupported("nothing was learned whose share of the whole is recorded")
     return Table("schedules", "What learning took",
                  ("method and widths", "schedule", "steps", "tokens", "held-out error of its start",
                   "processor s", "share run", "processor s of the whole"), tuple(rows),

@@ -209,6 +209,29 @@ int list(const Request& request) {
   return 0;
 }
 
+int print_status(const Request& request) {
+  const Sweep sweep = sweep_of(request);
+  const fs::path root = run_root(request, sweep);
+  std::size_t done = 0;
+  double seconds = 0;
+  for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
+    const std::string id = plan_trial(sweep.trials[i]).id;
+    const std::string status = recorded_status(root, id);
+    std::string took;
+    if (status == "done") {
+      const double own = recorded_processor_seconds(root, id);
+      took = fmt::format("{:.1f} min", own / 60);
+      seconds += own;
+      ++done;
+    }
+    fmt::print("{:4}  {}  {:>9}  {}{}\n", i, id, took, sweep.trials[i].label,
+               status == "done" ? "" : ": " + (status.empty() ? "not run" : status));
+  }
+  fmt::print("{} of {} trials done, in {:.2f} processor hours\n", done, sweep.trials.size(),
+             seconds / 3600);
+  return 0;
+}
+
 int print_config(const Request& request) {
   const Sweep sweep = sweep_of(request);
   for (std::size_t i = 0; i < sweep.trials.size(); ++i) {

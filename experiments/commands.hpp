@@ -20,6 +20,9 @@ int verify(const Request& request);
 /// Prints the numbered trials.
 int list(const Request& request);
 
+/// Prints the numbered trials with what their folders say: status, and minutes of processors.
+int print_status(const Request& request);
+
 /// Prints the resolved options of every trial (of one with --trial) as YAML.
 int print_config(const Request& request);
 

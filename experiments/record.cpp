@@ -204,6 +204,11 @@ std::string recorded_status(const fs::path& root, const std::string& id) {
   return text;
 }
 
+double recorded_processor_seconds(const fs::path& root, const std::string& id) {
+  const Json timing = Json::parse(read_file(root / id / "timing.json"));
+  return timing["total_seconds"].get<double>() * timing["threads"].get<double>();
+}
+
 RunFolder::RunFolder(fs::path root, const Sweep& sweep) : root_(std::move(root)) {
   make_folder(root_);
   write_file(root_ / "sweep.yaml", sweep.text);

@@ -27,6 +27,9 @@ inline constexpr int kExecutorVersion = 2;
 /// yet.
 std::string recorded_status(const std::filesystem::path& root, const std::string& id);
 
+/// What a finished trial took, in seconds of its threads; less a plan that it found in the cache.
+double recorded_processor_seconds(const std::filesystem::path& root, const std::string& id);
+
 /// Makes a folder and those above it. Error if it cannot be made or written to.
 void make_folder(const std::filesystem::path& folder);
 

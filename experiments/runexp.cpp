@@ -26,6 +26,7 @@ po::options_description options() {
   auto add = description.add_options();
   add("help", "this text and every option of CONFIG");
   add("list", "print the numbered trials");
+  add("status", "print the numbered trials with what is recorded of them in the run folder");
   add("print-config", "print the resolved options of the trials");
   add("only", po::value<std::vector<std::string>>(),
       "KEY=A,B leaves the trials with one of these values, and those of methods without KEY; may "
@@ -74,6 +75,7 @@ int dispatch(const po::variables_map& map, ruq::Request request, std::vector<std
   }
   request.overrides.assign(words.begin() + 1, words.end());
   if (map.contains("list")) return ruq::list(request);
+  if (map.contains("status")) return ruq::print_status(request);
   if (map.contains("print-config")) return ruq::print_config(request);
   if (map.contains("slurm")) {
     const std::string how = map["slurm"].as<std::string>();

@@ -79,7 +79,7 @@ void fold_norm(const Plan& plan, const Transform<double>& folded, SiteKind kind,
 // Rounds one weight in place and tells what it takes to store.
 template <class S>
 RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index layer,
-                           Linear linear, const Matrix<double>* hessian, LayerWeights<S>& weights) {
+                           Linear linear, const HessianFactor* hessian, LayerWeights<S>& weights) {
   Matrix<S>& weight = weights[linear].weight;
   const auto& planned = plan.layers.at(static_cast<std::size_t>(layer)).weight_clips[linear];
   RowClips<S> clips;
@@ -304,13 +304,16 @@ void PlannedModel<S>::round_site(const Plan& plan, const RoundingHelp<S>& help, 
                                  Matrix<S>& tensor, LayerWeights<S>& weights) {
   HessianAccumulator sums(tensor.cols());
   const Index windows = tensor.rows() / help.length;
-  const bool quantized = plan.quant.rounding_options.hessian_inputs == "quantized";
+  const RoundingOptions& options = plan.quant.rounding_options;
+  const bool quantized = options.hessian_inputs == "quantized";
   plan.layers[static_cast<std::size_t>(site.layer)][site.kind].online.template cast<S>().apply(
       tensor);
   if (!quantized) sums.add(tensor, windows);
   quantize_site(plan, site, tensor);
   if (quantized) sums.add(tensor, windows);
-  const Matrix<double> hessian = sums.hessian();
+  const HessianFactor hessian = with_context(to_string(site), [&] {
+    return factor_hessian(sums.hessian(), options.gptq.damping, options.gptq.act_order);
+  });
   for (const Linear linear : linears_of(site.kind)) {
     rounded_.push_back(
         round_linear(plan, plan.quant.rounding, site.layer, linear, &hessian, weights));

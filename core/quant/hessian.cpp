@@ -46,20 +46,18 @@ bool cholesky_in_place(Matrix<double>& h) {
 }
 
 // U = J·L⁻¹·J for the Cholesky factor L of J·H·J, J the reversal: H = (JLJ)(JLJ)ᵀ with JLJ upper,
-// so one factorization and one triangular inverse do, and H⁻¹ itself is never formed.
-Matrix<double> upper_factor_of_inverse(const Matrix<double>& h, double damping) {
+// so one factorization and one triangular inverse do, and H⁻¹ itself is never formed. H is used up.
+Matrix<double> upper_factor_of_inverse(Matrix<double>& h, double damping) {
   const Index n = h.rows();
-  Matrix<double> lower = h.reverse();
-  if (!cholesky_in_place(lower)) {
+  h.reverseInPlace();
+  if (!cholesky_in_place(h)) {
     fail("the Hessian is not positive definite with damping {}; raise the damping", damping);
   }
   Matrix<double> upper = Matrix<double>::Zero(n, n);
   parallel_rows(n, kPanel, [&](Index begin, Index end) {
     // Columns [begin, end) of L⁻¹ are zero above row `begin`.
     Eigen::MatrixXd columns = Eigen::MatrixXd::Identity(n - begin, end - begin);
-    lower.bottomRightCorner(n - begin, n - begin)
-        .triangularView<Eigen::Lower>()
-        .solveInPlace(columns);
+    h.bottomRightCorner(n - begin, n - begin).triangularView<Eigen::Lower>().solveInPlace(columns);
     upper.block(0, n - end, n - begin, end - begin) = columns.reverse();
   });
   return upper;
@@ -96,11 +94,10 @@ Matrix<double> HessianAccumulator::hessian() const {
   return h;
 }
 
-HessianFactor factor_hessian(const Matrix<double>& hessian, double damping, bool act_order) {
-  const Index n = hessian.rows();
-  if (hessian.cols() != n) fail("a Hessian is square; found [{},{}]", n, hessian.cols());
+HessianFactor factor_hessian(Matrix<double> h, double damping, bool act_order) {
+  const Index n = h.rows();
+  if (h.cols() != n) fail("a Hessian is square; found [{},{}]", n, h.cols());
   HessianFactor factor;
-  Matrix<double> h = hessian;
   for (Index c = 0; c < n; ++c) {
     if (h(c, c) != 0) continue;
     h(c, c) = 1;

@@ -41,8 +41,9 @@ struct HessianFactor {
 };
 
 /// Puts 1 on the diagonal of dead channels, sorts by falling diagonal if `act_order`, and damps by
-/// λ = damping · mean(diag H). Error if H is not square, or not positive definite after damping.
-HessianFactor factor_hessian(const Matrix<double>& hessian, double damping, bool act_order = false);
+/// λ = damping · mean(diag H). Works in the memory of H if it is moved in. Error if H is not
+/// square, or not positive definite after damping.
+HessianFactor factor_hessian(Matrix<double> hessian, double damping, bool act_order = false);
 
 /// tr(Δ H Δᵀ), the squared output error that a change Δ [out, in] of the weight makes, times 2/n.
 template <class S>

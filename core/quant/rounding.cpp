@@ -39,11 +39,6 @@ double total_loss(const GptqResult<S>& sweep) {
 }
 
 template <class S>
-HessianFactor factor(const RoundingInputs<S>& in) {
-  return factor_hessian(*in.hessian, in.options.gptq.damping, in.options.gptq.act_order);
-}
-
-template <class S>
 RoundedWeight<S> round_to_nearest(const RoundingInputs<S>& in) {
   RoundedWeight<S> rounded{in.weight, uniform_bits(in.spec, in.weight.cols()), {}};
   round_to_grid(rounded.weight, fit_grid(in.weight, in.spec, in.clips));
@@ -63,7 +58,7 @@ template <class S>
 RoundedWeight<S> round_by_gptq(const RoundingInputs<S>& in) {
   Grid<S> clipped;
   if (in.clips != nullptr) clipped = fit_grid(in.weight, in.spec, in.clips);
-  GptqResult<S> sweep = gptq(in.weight, in.spec, factor(in), in.options.gptq, nullptr,
+  GptqResult<S> sweep = gptq(in.weight, in.spec, *in.hessian, in.options.gptq, nullptr,
                              in.clips != nullptr ? &clipped : nullptr);
   const double loss = total_loss(sweep);
   return {std::move(sweep.weight), uniform_bits(in.spec, in.weight.cols()), {{"loss", loss}}};
@@ -71,7 +66,7 @@ RoundedWeight<S> round_by_gptq(const RoundingInputs<S>& in) {
 
 template <class S>
 RoundedWeight<S> round_by_septq(const RoundingInputs<S>& in) {
-  SeptqResult<S> result = septq(in.weight, in.spec, factor(in), in.options.gptq, in.options.septq);
+  SeptqResult<S> result = septq(in.weight, in.spec, *in.hessian, in.options.gptq, in.options.septq);
   const double share = static_cast<double>(result.kept) / static_cast<double>(in.weight.size());
   StoredBits bits = uniform_bits(in.spec, in.weight.cols());
   bits.kept = share * kFloatBits;

@@ -1,6 +1,7 @@
 // Weight rounding: a registry of its own. A rounding takes the weight of one linear in the basis in
 // which it is stored and gives it back as it will act, so it composes with every rotation. Some
-// need the Hessian of the layer's inputs in that same basis.
+// need the Hessian of the layer's inputs in that same basis, factored: linears with the same inputs
+// share it.
 //
 //   rtn            round to nearest; with QuantSpec::search on the range-searched grid
 //   gptq           column sweep with error feedback (gptq.hpp)
@@ -21,6 +22,7 @@
 #include "ruquant/base/matrix.hpp"
 #include "ruquant/quant/binary_coding.hpp"
 #include "ruquant/quant/gptq.hpp"
+#include "ruquant/quant/hessian.hpp"
 #include "ruquant/quant/quantizer.hpp"
 #include "ruquant/quant/septq.hpp"
 #include "ruquant/quant/uniquanf.hpp"
@@ -59,7 +61,7 @@ template <class S>
 struct RoundingInputs {
   const Matrix<S>& weight;  ///< [out, in]
   const QuantSpec& spec;
-  const Matrix<double>* hessian = nullptr;  ///< [in, in] (hessian.hpp), where the rounding needs it
+  const HessianFactor* hessian = nullptr;  ///< of the inputs (hessian.hpp), where it is needed
   const RoundingOptions& options;
   const RowClips<S>* clips =
       nullptr;  ///< learned factors of the ends of every row (clamp_rows.hpp)

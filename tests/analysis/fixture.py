@@ -10,6 +10,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from analysis.load import OPTIONAL_RUNS  # noqa: E402
+
 WINDOWS = 8
 SEEDLESS = ("rtn", "smoothquant")
 LAYERS = (0, 10, 20, 29)
@@ -94,6 +96,8 @@ def add_learning(data, rng, blocks=4) -> None:
                 "details": {}}
     data["learning"] = [record(f"layers.{block}") for block in range(blocks)]
     data["learning"].append(record("layers.0.attn_in"))
+    data["metrics"] |= {"learning.share": 0.5, "learning.steps": 24.0 * blocks,
+                        "learning.tokens": 6144.0 * blocks, "learning.held_out_ratio": 0.9}
 
 
 def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:
@@ -172,7 +176,7 @@ def write_trial(folder, data, status="done") -> None:
     (folder / "status").write_text(status + "\n")
     (folder / "results.json").write_text(json.dumps(data))
     pace = 1 + 3 * len(data["method"]) + 0.2 * data["seed"]
-    timing = {"plan_seconds": pace, "apply_seconds": 2.0, "evaluate_seconds": 30.0,
+    timing = {"plan_seconds": pace, "plan_cpu_seconds": 1.5 * pace, "apply_seconds": 2.0, "evaluate_seconds": 30.0,
               "total_seconds": 41.0, "peak_memory_mib": 1800 + 9 * pace, "threads": 2}
     (folder / "timing.json").write_text(json.dumps(timing))
 
@@ -277,6 +281,8 @@ def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
     make_run(folder / "tasks", [(method, {}, losses[method]) for method in BASELINES],
              tasks=("piqa", "arc_easy"), **small)
     write_construction(folder / "construction")
+    for name in OPTIONAL_RUNS:
+        make_run(folder / name, [(method, {}, losses[method]) for method in BASELINES], **small)
     return folder
 
 

@@ -55,7 +55,8 @@ def _change_trial(trial, shift) -> None:
         record["held_out_final"] *= 2
     (trial / "results.json").write_text(json.dumps(data))
     timing = json.loads((trial / "timing.json").read_text())
-    (trial / "timing.json").write_text(json.dumps({**timing, "plan_seconds": 77.0}))
+    (trial / "timing.json").write_text(json.dumps({**timing, "plan_seconds": 77.0,
+                                                     "plan_cpu_seconds": 99.0}))
     _change_arrays(trial / "results.h5")
 
 
@@ -108,8 +109,8 @@ class Study(unittest.TestCase):
                          samples=False)
         (other / "second_model" / "t002" / "status").write_text("failed: NaN\n")
         _, _, unused = paper.build(other, self.base / "with-failure-out")
-        self.assertEqual(unused, ["second_model: t002 not used: failed: NaN"])
-        self.assertIn(unused[0], (self.base / "with-failure-out" / "contents.md").read_text())
+        self.assertEqual(unused[-1], "second_model: t002 not used: failed: NaN")
+        self.assertIn(unused[-1], (self.base / "with-failure-out" / "contents.md").read_text())
 
     def test_names_are_distinct(self):
         for entries in (paper.FIGURES, paper.TABLES):
@@ -170,6 +171,10 @@ class Missing(unittest.TestCase):
         status, made, failed = self.build()
         self.assertEqual(status, 2)
         self.assertEqual(len(made) + len(failed), len(paper.FIGURES) + len(paper.TABLES))
+        for name, run in (("wikitext2", "wikitext2"), ("schedules", "paper_schedules")):
+            line = f"table {name} left out: there is no run {run}"
+            self.assertIn(line, made)
+            self.assertIn(line, (self.base / "out" / "contents.md").read_text())
         self.assertTrue(any(line.startswith("paper: figure centroids (from sites): ")
                             and line.endswith("sites: no such run folder") for line in failed))
         self.assertIn("paper: figure tasks (from tasks): no zero-shot task was scored", failed)
@@ -186,6 +191,17 @@ class Missing(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertEqual(sum("construction.json is missing" in line for line in failed), 1)
         self.assertFalse(drawn.exists())
+
+    def test_an_optional_run_that_is_there_must_be_whole(self):
+        table = self.base / "out" / "tables" / "wikitext2.tex"
+        fixture.make_run(self.runs / "wikitext2", [("rtn", {}, 2.0)], samples=False)
+        self.assertFalse(any("wikitext2" in line for line in self.build()[2]))
+        self.assertIn("float", table.read_text())
+        for status in (self.runs / "wikitext2").glob("t*/status"):
+            status.write_text("running\n")
+        self.assertTrue(any(line.startswith("paper: table wikitext2 (from wikitext2): ")
+                            and "no finished trial" in line for line in self.build()[2]))
+        self.assertFalse(table.exists())
 
     def test_a_changed_time_changes_the_numbers(self):
         self.build()

@@ -50,6 +50,18 @@ class Printing(Case):
                           "ruquant method.block_size=16 seed=2"])
         self.assertFalse(self.runs.exists())
 
+    def test_status_tells_what_is_done_and_what_it_took(self):
+        config = self.config("sweep: {method: [rtn, hadamard]}\n")
+        before = self.ask(config, "--status", "--out", self.runs)
+        self.assertEqual(before.code, 0, before)
+        self.assertEqual(before.out.splitlines()[-1], "0 of 2 trials done, in 0.00 processor hours")
+        self.assertFalse(self.runs.exists())
+        folder = self.run_sweep(config, "--trial", "1")
+        told = self.ask(config, "--status", "--out", folder).out.splitlines()
+        self.assertRegex(told[0], r"^ +0  [0-9a-f]{16} +rtn: not run$")
+        self.assertRegex(told[1], r"^ +1  [0-9a-f]{16} +\d+\.\d min  hadamard$")
+        self.assertRegex(told[2], r"^1 of 2 trials done, in \d+\.\d\d processor hours$")
+
     def test_overrides_replace_axes_and_add_them(self):
         config = self.config("sweep:\n- method: [rtn, hadamard]\n  quant.widths: "
                              "[W4A4-Q4K4V4, W6A6-Q6K6V6]\n- method: ruquant\n  seed: [1, 2]\n")

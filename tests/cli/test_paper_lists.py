@@ -12,7 +12,9 @@ def lines(name):
     """(run, its words) a line, as paper/build reads them."""
     told = subprocess.run(["bash", "-c", PARSER, "bash", f"paper/{name}"], cwd=HOME, text=True,
                           capture_output=True, check=True).stdout
-    return [(line.split()[0], line.split()[1:]) for line in told.splitlines()]
+    words = [line.split() for line in told.splitlines()]
+    return [(run, [word for word in rest if not word.startswith("needs=")])
+            for run, *rest in words]
 
 
 class Lists(Case):

@@ -338,9 +338,10 @@ TEST_CASE("a rounding with a Hessian sees what the network rounded so far gives 
       final_hidden(planned.model(), help.ids, help.length, collect);
       Matrix<double> weight = model.layers[1][Linear::down_proj].weight;
       plan.layers[1][SiteKind::mlp_out].online.apply_dual(weight);
-      const Matrix<double> hessian = sums.hessian();
-      const auto expected = round_weight<double>(
-          "gptq", {weight, plan.quant.weight, &hessian, plan.quant.rounding_options});
+      const RoundingOptions& options = plan.quant.rounding_options;
+      const HessianFactor hessian = factor_hessian(sums.hessian(), options.gptq.damping);
+      const auto expected =
+          round_weight<double>("gptq", {weight, plan.quant.weight, &hessian, options});
       CHECK(relative_error(planned.model().layers[1][Linear::down_proj].weight, expected.weight) <
             1e-9);
       CHECK(planned.rounded().back().details.at("loss") ==

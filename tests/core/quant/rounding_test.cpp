@@ -41,27 +41,28 @@ TEST_CASE("rtn takes the nearest code of each weight") {
 }
 
 TEST_CASE("every rounding gives the shape back, errs, repeats itself and keeps 16 bits") {
-  const auto [weight, hessian] = sweep_case(9, 24, "registry");
   const RoundingOptions options;
+  const auto [weight, hessian] = sweep_case(9, 24, "registry");
+  const HessianFactor factor = factor_hessian(hessian, options.gptq.damping);
   for (const std::string& name : rounding_names()) {
     CAPTURE(name);
     if (rounding_needs(name) == RoundingNeeds::block) continue;
     const QuantSpec exact{.bits = 16};
-    const auto kept = round_weight<double>(name, {weight, exact, &hessian, options});
+    const auto kept = round_weight<double>(name, {weight, exact, &factor, options});
     CHECK(kept.weight == weight);
     CHECK(kept.effective_bits() == 16);
     for (const Index group : {0, 12}) {
       const QuantSpec spec{.bits = 3, .group_size = group};
-      const auto rounded = round_weight<double>(name, {weight, spec, &hessian, options});
+      const auto rounded = round_weight<double>(name, {weight, spec, &factor, options});
       CHECK(rounded.weight != weight);
       CHECK(relative_distance(rounded.weight, weight) < 0.5);
-      CHECK(rounded.weight == round_weight<double>(name, {weight, spec, &hessian, options}).weight);
+      CHECK(rounded.weight == round_weight<double>(name, {weight, spec, &factor, options}).weight);
       CHECK(rounded.effective_bits() > 3);
       if (rounding_needs(name) == RoundingNeeds::weight) {
         CHECK(round_weight(name, weight, spec) == rounded.weight);
       }
       const Matrix<float> narrow = weight.cast<float>();
-      CHECK(relative_distance(round_weight<float>(name, {narrow, spec, &hessian, options}).weight,
+      CHECK(relative_distance(round_weight<float>(name, {narrow, spec, &factor, options}).weight,
                               rounded.weight) < 1e-4);
     }
     check_error(
@@ -83,10 +84,11 @@ TEST_CASE("a rounding that needs a Hessian says so") {
 }
 
 TEST_CASE("effective bits count codes, parameters and what is kept") {
-  const auto [weight, hessian] = sweep_case(10, 40, "bits");
   RoundingOptions options;
+  const auto [weight, hessian] = sweep_case(10, 40, "bits");
+  const HessianFactor factor = factor_hessian(hessian, options.gptq.damping);
   const auto bits = [&](const std::string& name, const QuantSpec& spec) {
-    return round_weight<double>(name, {weight, spec, &hessian, options}).effective_bits();
+    return round_weight<double>(name, {weight, spec, &factor, options}).effective_bits();
   };
   CHECK(bits("rtn", {.bits = 4}) == doctest::Approx(4 + 32.0 / 40));
   CHECK(bits("rtn", {.bits = 4, .symmetric = true}) == doctest::Approx(4 + 16.0 / 40));
@@ -99,7 +101,7 @@ TEST_CASE("effective bits count codes, parameters and what is kept") {
 
   options.septq.kept_percent = 50;
   const QuantSpec spec{.bits = 4};
-  const auto half = round_weight<double>("septq", {weight, spec, &hessian, options});
+  const auto half = round_weight<double>("septq", {weight, spec, &factor, options});
   CHECK(half.details.at("kept_share") == doctest::Approx(201.0 / 400));
   CHECK(half.details.at("mask_entropy_bits") == doctest::Approx(1).epsilon(1e-4));
   options.bcq.fit_shift = true;
@@ -107,11 +109,12 @@ TEST_CASE("effective bits count codes, parameters and what is kept") {
 }
 
 TEST_CASE("no scalar rounding errs less than the best levels of each row") {
-  const auto [weight, hessian] = sweep_case(20, 64, "bound");
   const RoundingOptions options;
+  const auto [weight, hessian] = sweep_case(20, 64, "bound");
+  const HessianFactor factor = factor_hessian(hessian, options.gptq.damping);
   const QuantSpec spec{.bits = 3};
   const auto errors = [&](const std::string& name) -> Vector<double> {
-    const auto rounded = round_weight<double>(name, {weight, spec, &hessian, options});
+    const auto rounded = round_weight<double>(name, {weight, spec, &factor, options});
     return (rounded.weight - weight).rowwise().squaredNorm();
   };
   const Vector<double> least = errors("lloyd_max");

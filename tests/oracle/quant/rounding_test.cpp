@@ -59,7 +59,7 @@ TEST_CASE("GPTQ as in QuaRot's code") {
     check_close(result.losses, c.matrix("losses"), 1e-9, "losses");
 
     const RoundedWeight<double> rounded =
-        round_weight<double>("gptq", {weight, spec, &hessian, options});
+        round_weight<double>("gptq", {weight, spec, &factor, options});
     check_exact(rounded.weight, result.weight, "Q through the registry");
     check_close(Vector<double>::Constant(1, rounded.details.at("loss")), c.vector("loss_total"),
                 1e-9, "loss_total");
@@ -91,7 +91,7 @@ TEST_CASE("SEPTQ as in its code") {
     CHECK(result.kept == c.integer("kept"));
     CHECK(result.kept == c.integer("threshold_index") + 1);
     check_close(result.sweep.weight, c.matrix("Q"), 1e-10, "Q");
-    check_exact(round_weight<double>("septq", {weight, spec, &hessian, options}).weight,
+    check_exact(round_weight<double>("septq", {weight, spec, &factor, options}).weight,
                 result.sweep.weight, "Q through the registry");
   });
 }
