@@ -46,7 +46,8 @@ LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2")  # whose g
 COMPARED = ("ruquant", "ruquant-finetuned")
 DEPTHS = ("W4A4-Q4K4V4", "W6A6-Q6K6V6")  # at which comparisons are written
 
-# variant → options of its trials; those that a method does not have are no obstacle.
+# variant → options of its trials; those that a method does not have are no obstacle. A group that
+# departs from the most common settings of its method in any other option is no variant.
 VARIANTS = {
     "rtn": {}, "smoothquant": {}, "singlequant": {}, "omniquant": {},
     "quarot": {"method.smoothing": "0.6"}, "quarot-unsmoothed": {"method.smoothing": "none"},
@@ -55,6 +56,8 @@ VARIANTS = {
     "ruquant": {"method.global_reflection": "init"},
     "ruquant-finetuned": {"method.global_reflection": "finetuned"},
 }
+
+NAMED = ("quant.rounding", *{key: None for options in VARIANTS.values() for key in options})
 
 WORDS = {
     "lower": "a lower loss than", "higher": "a higher loss than",
@@ -147,7 +150,7 @@ def _losses(run: Run) -> dict:
     for group in run.groups:
         rounding = group.trials[0].config.get("quant.rounding", "rtn")
         variant = _variant(group)
-        if variant is None:
+        if variant is None or run.short(group, without=NAMED) != group.method:
             continue
         place = (variant, rounding, group.widths)
         if place in placed:

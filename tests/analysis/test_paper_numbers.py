@@ -13,6 +13,7 @@ from analysis import compare, fig_tasks, load, paper_numbers, runs, stats
 
 HOME = Path(__file__).resolve().parents[2]
 W4, W6, W3 = "W4A4-Q4K4V4", "W6A6-Q6K6V6", "W3A16-Q16K16V16"
+WEIGHTS = {"W4A16-Q16K16V16": 0.2, W3: 1.0}
 BASELINES = [(name.split("-")[0], {**options, "quant.rounding": rounding}, 0.3 + 0.05 * place)
              for place, (name, options) in enumerate(paper_numbers.VARIANTS.items())
              for rounding in ("rtn", "gptq")]
@@ -38,7 +39,7 @@ def make_study(folder) -> Path:
                    "difference": -0.07, "half_width": 0.02, "pairs": 5} for claim in claims(name)]
         (folder / name / "trends.json").write_text(json.dumps(trends))
     weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
-    fixture.make_run(folder / "weight_only", weights, widths={W3: 1.0}, **seeds)
+    fixture.make_run(folder / "weight_only", weights, widths=WEIGHTS, **seeds)
     fixture.make_run(folder / "second_model", SMALL,
                      widths={W6: 0.1, "W4A4-Q16K16V16": 0.8}, **seeds)
     fixture.make_run(folder / "wikitext2", [*SMALL, ("duquant", {}, 0.55)], widths={W4: 1.0, W6: 0.1}, **seeds)
@@ -122,11 +123,23 @@ class Study(unittest.TestCase):
         self.assertGreater(len(cited), 40)
         self.assertEqual([key for key in cited if key not in self.numbers], [])
 
-    def test_two_groups_of_one_name_are_refused(self):
+    def numbers_of(self, design):
         with tempfile.TemporaryDirectory() as holder:
-            folder = fixture.make_run(Path(holder) / "baselines", samples=False, seeds=(1,))
-            with self.assertRaisesRegex(runs.RunError, "are both duquant, rtn, W4A4"):
-                paper_numbers.numbers({"baselines": load.load_run(folder)})
+            folder = fixture.make_run(Path(holder) / "baselines", design, samples=False,
+                                      seeds=(1,))
+            return paper_numbers.numbers({"baselines": load.load_run(folder)})
+
+    def test_two_groups_of_one_name_are_refused(self):
+        with self.assertRaisesRegex(runs.RunError, "are both smoothquant, rtn, W4A4"):
+            self.numbers_of([("smoothquant", {"method.smoothing": alpha}, 0.5)
+                             for alpha in ("0.5", "0.6")])
+
+    def test_what_departs_in_another_option_is_no_variant(self):
+        found = self.numbers_of([("rtn", {"calibration.windows": "4"}, 0.5),
+                                 ("rtn", {"calibration.windows": "16"}, 0.25),
+                                 ("rtn", {"calibration.windows": "4",
+                                          "quant.rounding": "gptq"}, 0.4)])
+        self.assertTrue(found[f"baselines.loss.rtn.rtn.{W4}"].startswith("0.5"), found)
 
 
 def cited_numbers(text: str) -> list:
