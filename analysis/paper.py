@@ -37,12 +37,14 @@ NATS, PPL = "Loss over float (nats per token)", "Perplexity"
 @dataclass(frozen=True)
 class Entry:
     """A figure: make(run, folder) → Drawn; or a table: make(run, ...) → Table. topic: which
-    inferred topic it answers, empty for what we add."""
+    inferred topic it answers, empty for what we add. also: optional runs that a table takes after
+    the others where they are there."""
 
     name: str
     runs: tuple
     make: Callable
     topic: str = ""
+    also: tuple = ()
 
 
 def _figure(name, run, module, topic="", **options) -> Entry:
@@ -114,7 +116,7 @@ TABLES = (
     Entry("published_tasks", (), lambda: published.accuracies(published.load())),
     Entry("published_claims", (), lambda: published.times(published.load())),
     Entry("published_beside_ours", ("baselines",),
-          lambda run: published.beside_ours(published.load(), run)),
+          lambda *runs: published.beside_ours(published.load(), *runs), also=("wikitext2",)),
 )
 
 
@@ -162,7 +164,8 @@ def build(runs_folder, out) -> tuple:
                                 f"{', '.join(lacking)}")
                 continue
             try:
-                found = [runs.get(name) for name in entry.runs]
+                there = [name for name in entry.also if not runs.lack([name])]
+                found = [runs.get(name) for name in (*entry.runs, *there)]
                 item = _make_figure(entry, found, folder) if kind == "figures" \
                     else _make_table(entry, found, folder)
                 made.append(str(folder / entry.name))

@@ -10,6 +10,7 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase
 
 from analysis import style, tables
 from analysis.runs import Run, RunError
@@ -70,44 +71,64 @@ def accuracies(numbers) -> tables.Table:
 def _by_model(numbers, measure, name, title) -> tables.Table:
     own = [number for number in numbers if number.measure == measure]
     models = list(dict.fromkeys(number.model for number in own))
+    letters = _letters(own)
     rows = {}
     for number in own:
         key = (number.setting, _words(number), number.source)
         rows.setdefault(key, {})[number.model] = number.text
-    body = [[words, setting, *(values.get(model, "–") for model in models), source]
+    body = [[words, setting, *(values.get(model, "–") for model in models), letters[source]]
             for (setting, words, source), values in rows.items()]
     return tables.Table(name, title, ("method", "widths", *models, "source"), tuple(body),
-                        "Published, not measured here; as printed in the sources.")
+                        "Published, not measured here; as printed in the sources. "
+                        + _sources(letters))
 
 
-def beside_ours(numbers, run: Run) -> tables.Table:
+def _letters(numbers) -> dict:
+    """source → a, b, ... in order of appearance."""
+    return dict(zip(dict.fromkeys(number.source for number in numbers), ascii_lowercase))
+
+
+def _sources(letters: dict) -> str:
+    return f"Sources: {', '.join(f'({letter}) {source}' for source, letter in letters.items())}."
+
+
+def beside_ours(numbers, *runs) -> tables.Table:
     """What each method loses over the float model of its paper, ln(perplexity/float perplexity),
-    and what ours loses at the same widths on our model, in columns of their own."""
+    and what ours loses at the same widths on our model, a column a run."""
     floats = {n.model: n.value for n in numbers
               if (n.method, n.measure) == (FLOAT, PERPLEXITY)}
+    shown = [number for number in numbers if number.measure == PERPLEXITY
+             and number.method != FLOAT and number.model in BESIDE_MODELS]
+    letters = _letters(shown)
     kept = {}
-    for number in numbers:
-        if number.measure == PERPLEXITY and number.method != FLOAT \
-                and number.model in BESIDE_MODELS:
-            key = (number.setting, _words(number), number.source)
-            kept.setdefault(key, {})[number.model] = number
+    for number in shown:
+        key = (number.setting, _words(number), number.source)
+        kept.setdefault(key, {})[number.model] = number
     rows, used = [], []
     for (setting, words, source), values in kept.items():
         losses = [f"{math.log(values[m].value / floats[m]):.3f}" if m in values else "–"
                   for m in BESIDE_MODELS]
-        group = nearest(run, next(iter(values.values())))
-        used += [group] if group else []
-        rows.append([words, setting, *losses, tables.loss_cell(group) if group else "–", source])
+        groups = [nearest(run, next(iter(values.values()))) for run in runs]
+        used += [group for group in groups if group]
+        ours = [tables.loss_cell(group) if group else "–" for group in groups]
+        rows.append([words, setting, *losses, letters[source], *ours])
     mark = style.preview_mark(used)
-    models = " / ".join(sorted({trial.inputs["model"] for trial in run.trials}))
     return tables.Table(
         "published_beside_ours", "Loss over float (nats per token): published and ours",
-        ("method", "widths", *(("published", model) for model in BESIDE_MODELS),
-         ("ours", models), ("published", "source")), tuple(rows),
+        ("method", "widths", *(("published", model) for model in (*BESIDE_MODELS, "source")),
+         *(("ours", _where(run)) for run in runs)), tuple(rows),
         f"{mark + '. ' if mark else ''}Published: ln of the perplexity over the float perplexity, "
-        "WikiText2, other models and protocols. Ours: the same method at the same widths, mean "
-        "over seeds with a 95 % t-interval; – where it was not run. Compare signs and orders "
-        f"within a column, not values across. {style.provenance(run.trials)}")
+        f"WikiText2, other models and protocols. {_sources(letters)} Ours: the same method at the "
+        "same widths, mean over seeds with a 95 % t-interval; – where it was not run. Compare "
+        "signs and orders within a column, not values across. "
+        + " ".join(style.provenance(run.trials) for run in runs))
+
+
+def _where(run: Run) -> str:
+    """smollm2-135m, wikipedia"""
+    names = [" / ".join(sorted({trial.inputs.get(key, "a dump") for trial in run.trials}))
+             for key in ("model", "text")]
+    return ", ".join(names)
 
 
 def nearest(run: Run, number: Number):
@@ -129,11 +150,13 @@ def nearest(run: Run, number: Number):
 
 def times(numbers) -> tables.Table:
     """Published times of construction and shares of accuracy kept."""
-    rows = [[_words(n), n.setting, n.model, n.measure, n.text, n.source]
-            for n in numbers if n.measure in (TIME, KEPT)]
+    own = [number for number in numbers if number.measure in (TIME, KEPT)]
+    letters = _letters(own)
+    rows = [[_words(n), n.setting, n.model, n.measure, n.text, letters[n.source]] for n in own]
     return tables.Table("published_claims", "Published: time of construction, accuracy kept",
                         ("method", "widths", "model", "measure", "value", "source"), tuple(rows),
-                        "Published, not measured here; other models and machines. Times in seconds.")
+                        "Published, not measured here; other models and machines. Times in seconds. "
+                        + _sources(letters))
 
 
 def _words(number: Number) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import tempfile
 import unittest
 from pathlib import Path
@@ -365,15 +366,24 @@ class Published(Folder):
         run = self.run_of([("ruquant", {"method.global_reflection": name}, loss)
                            for name, loss in (("init", 0.5), ("finetuned", 0.4))])
         table = published.beside_ours(published.load(), run)
-        self.assertEqual([cell[0] for cell in table.head[2:]],
-                         ["published"] * 3 + ["ours", "published"])
+        self.assertEqual(table.head[5:], (("published", "source"), ("ours", "toy-model, toytext")))
         tuned = next(row for row in table.rows if row[0] == "ruquant (finetuned)")
         self.assertEqual(tuned[2], f"{math.log(6.04 / 5.47):.3f}")
         group = next(g for g in run.groups
                      if g.settings["method.global_reflection"] == "finetuned")
-        self.assertEqual(tuned[5], tables.loss_cell(group))
+        self.assertEqual(tuned[6], tables.loss_cell(group))
         missing = next(row for row in table.rows if row[0] == "duquant")
-        self.assertEqual(missing[5], "–")
+        self.assertEqual(missing[6], "–")
+        twice = published.beside_ours(published.load(), run, run)
+        self.assertEqual([row[-2:] for row in twice.rows], [[row[6]] * 2 for row in table.rows])
+
+    def test_a_letter_stands_for_a_source(self):
+        numbers = published.load()
+        table = published.perplexities(numbers)
+        row = next(row for row in table.rows if row[:2] == ["ruquant", "W4A4-Q4K4V4"])
+        self.assertIn(f"({row[-1]}) RUQuant README", table.note)
+        self.assertEqual({row[-1] for row in table.rows},
+                         set(re.findall(r"\((\w)\) ", table.note)))
 
 
 if __name__ == "__main__":
