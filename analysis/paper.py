@@ -103,7 +103,8 @@ TABLES = (
     _rounded("perplexity_weights", PPL, tables.perplexity_cell, WEIGHTS),
     Entry("ablation", ("ablations",), paper_tables.ablation),
     Entry("cost", ("baselines",), tables.cost),
-    Entry("weight_only", ("weight_only",), partial(paper_tables.roundings, name="weight_only")),
+    Entry("weight_only", ("weight_only",), partial(paper_tables.roundings, name="weight_only",
+                                                  paired=True)),
     Entry("rounding_rotated", ("mechanisms",),
           partial(paper_tables.roundings, name="rounding_rotated")),
     Entry("second_model", ("second_model",), _with_name(

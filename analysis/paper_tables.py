@@ -75,8 +75,9 @@ def _half(half: float) -> str:
     return f"{half:.3f}" if np.isfinite(half) else "–"
 
 
-def roundings(run: Run, name: str) -> tables.Table:
-    """Weight-only rounding: a row a method and rounding."""
+def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
+    """Weight-only rounding: a row a method and rounding; with `paired` also what each loses against
+    rounding to nearest on the same windows."""
     groups = [group for group in run.groups
               if weight_only(group.widths) and group.trials[0].has_language]
     if not groups:
@@ -88,21 +89,33 @@ def roundings(run: Run, name: str) -> tables.Table:
         # Levels of activations are of no account where activations are not rounded.
         key = (run.short(group, without=(ROUNDING, "quant.activation_levels")), rounding)
         rows.setdefault(key, {})[group.widths] = group
-    columns = [(w, what) for w in widths for what in ("loss over float", "bits a weight")]
-    body = [[*key, *(_rounding_cell(cells, *c) for c in columns)]
+    names = ("loss over float", *(("minus rtn",) if paired else ()), "bits a weight")
+    columns = [(w, what) for w in widths for what in names]
+    nearest = {}  # the plainest variant of every method, to nearest
+    for (_, rounding), cells in sorted(rows.items()):
+        for group in cells.values() if rounding == ROUNDINGS[0] else ():
+            nearest.setdefault((group.method, group.widths), group)
+    body = [[*key, *(_rounding_cell(cells, *c, nearest) for c in columns)]
             for key, cells in sorted(rows.items())]
+    against = "minus rtn: paired over windows with a 95 % t-interval; " if paired else ""
     return tables.Table(
         name, "Weight-only rounding", ("method", "rounding", *columns), tuple(body),
-        "Loss in nats per token over float, mean over seeds with a 95 % t-interval; bits with "
-        "scales, zero points and masks. Variants are named by where they depart from their "
+        "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
+        f"{against}bits with scales, zero points and masks. Variants are named by where they depart from their "
         "method's most common settings in the run. " + _note(groups))
 
 
-def _rounding_cell(cells, widths, name) -> str:
+def _rounding_cell(cells, widths, name, nearest) -> str:
     if widths not in cells:
         return "–"
     if name == "loss over float":
         return tables.loss_cell(cells[widths])
+    if name == "minus rtn":
+        reference = nearest.get((cells[widths].method, widths))
+        if reference in (None, cells[widths]):
+            return "–"
+        over = compare.compare(cells[widths], reference).windows
+        return f"{compare.signed(over.mean, '+.3f')} ± {over.half:.3f}"
     bits = [trial.metrics["weight.effective_bits"] for trial in cells[widths].trials
             if "weight.effective_bits" in trial.metrics]
     return f"{np.mean(bits):.2f}" if bits else "–"

@@ -345,6 +345,12 @@ class StudyTables(Folder):
         group = next(g for g in run.groups if g.settings["quant.rounding"] == "septq"
                      and g.widths == "W2A16-Q16K16V16")
         self.assertEqual(table.rows[1][4], tables.loss_cell(group))
+        paired = paper_tables.roundings(run, "x", paired=True)
+        other = next(g for g in run.groups if g.settings["quant.rounding"] == "rtn"
+                     and g.widths == group.widths)
+        over = compare.compare(group, other).windows
+        self.assertEqual([row[6] for row in paired.rows],
+                         ["–", f"{compare.signed(over.mean, '+.3f')} ± {over.half:.3f}"])
 
 
 class Published(Folder):
