@@ -92,7 +92,8 @@ def clip_words(clips: dict, between: str) -> list:
 # Settings whose keys say little by themselves: words with the value in place of {}, and switches.
 WORDS = {"quant.rounding": "{} rounding", "quant.activation_levels": "{} levels",
          "quant.septq.kept_percent": "keeps {} %", "quant.septq.mask_scope": "mask {}",
-         "quant.weight.rule": "weights by {}", "method.block_size": "B={}"}
+         "quant.weight.rule": "weights by {}", "method.block_size": "B={}",
+         "calibration.windows": "{} windows"}
 SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order"}
 
 

@@ -89,7 +89,7 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
         # Levels of activations are of no account where activations are not rounded.
         key = (run.short(group, without=(ROUNDING, "quant.activation_levels")), rounding)
         rows.setdefault(key, {})[group.widths] = group
-    names = ("loss over float", *(("minus rtn",) if paired else ()), "bits a weight")
+    names = ("loss", *(("minus rtn",) if paired else ()), "bits")
     columns = [(w, what) for w in widths for what in names]
     nearest = {}  # the plainest variant of every method, to nearest
     for (_, rounding), cells in sorted(rows.items()):
@@ -101,14 +101,14 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
     return tables.Table(
         name, "Weight-only rounding", ("method", "rounding", *columns), tuple(body),
         "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
-        f"{against}bits with scales, zero points and masks. Variants are named by where they depart from their "
-        "method's most common settings in the run. " + _note(groups))
+        f"{against}bits of a weight with scales, zero points and masks. Variants are named by "
+        "where they depart from their method's most common settings in the run. " + _note(groups))
 
 
 def _rounding_cell(cells, widths, name, nearest) -> str:
     if widths not in cells:
         return "–"
-    if name == "loss over float":
+    if name == "loss":
         return tables.loss_cell(cells[widths])
     if name == "minus rtn":
         reference = nearest.get((cells[widths].method, widths))
