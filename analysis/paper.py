@@ -5,8 +5,8 @@
 writes paper/figures/<name>.pdf, .png, .csv, paper/tables/<name>.md, .tex and paper/contents.md.
 Every entry names the run that feeds it. Exit status 2 and one line an entry where a run is missing,
 cannot be read or lacks the data; a run that the study can do without may be missing. What an
-earlier call drew of such an entry is removed, so nothing out of date is left to be taken in. What the paper's own figures show is not known; the list of topics
-is inferred.
+earlier call drew of such an entry is removed, so nothing out of date is left to be taken in. What
+the paper's own figures show is not known; the list of topics is inferred.
 """
 
 import argparse

@@ -42,7 +42,8 @@ from analysis.tables import escape  # noqa: E402
 
 RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks",
         *OPTIONAL_RUNS)
-LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2")  # whose groups are named variants
+# whose groups are named variants
+LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2")
 COMPARED = ("ruquant", "ruquant-finetuned")
 DEPTHS = ("W4A4-Q4K4V4", "W6A6-Q6K6V6")  # at which comparisons are written
 

@@ -212,23 +212,22 @@ int list(const Request& request) {
 int print_status(const Request& request) {
   const Sweep sweep = sweep_of(request);
   const fs::path root = run_root(request, sweep);
-  std::size_t done = 0;
+  Index count = 0, done = 0;
   double seconds = 0;
-  for (std::size_t i = 0; i < sweep.trials.size(); ++i) {
-    const std::string id = plan_trial(sweep.trials[i]).id;
-    const std::string status = recorded_status(root, id);
-    std::string took;
+  for (const PlannedTrial& planned : plan_trials(sweep)) {
+    const std::string status = recorded_status(root, planned.id);
+    std::string took, rest;
     if (status == "done") {
-      const double own = recorded_processor_seconds(root, id);
+      const double own = recorded_processor_seconds(root, planned.id);
       took = fmt::format("{:.1f} min", own / 60);
       seconds += own;
       ++done;
+    } else {
+      rest = ": " + (status.empty() ? "not run" : status);
     }
-    fmt::print("{:4}  {}  {:>9}  {}{}\n", i, id, took, sweep.trials[i].label,
-               status == "done" ? "" : ": " + (status.empty() ? "not run" : status));
+    fmt::print("{:4}  {}  {:>9}  {}{}\n", count++, planned.id, took, planned.trial.label, rest);
   }
-  fmt::print("{} of {} trials done, in {:.2f} processor hours\n", done, sweep.trials.size(),
-             seconds / 3600);
+  fmt::print("{} of {} trials done, in {:.2f} processor hours\n", done, count, seconds / 3600);
   return 0;
 }
 

@@ -177,7 +177,8 @@ def write_trial(folder, data, status="done") -> None:
     (folder / "results.json").write_text(json.dumps(data))
     pace = 1 + 3 * len(data["method"]) + 0.2 * data["seed"]
     timing = {"plan_seconds": pace, "plan_cpu_seconds": 1.5 * pace, "apply_seconds": 2.0,
-              "evaluate_seconds": 30.0, "total_seconds": 41.0, "peak_memory_mib": 1800 + 9 * pace, "threads": 2}
+              "evaluate_seconds": 30.0, "total_seconds": 41.0,
+              "peak_memory_mib": 1800 + 9 * pace, "threads": 2}
     (folder / "timing.json").write_text(json.dumps(timing))
 
 
