@@ -27,6 +27,11 @@ WINDOW_KEYS = ("nll", "nll_float")
 OPTIONAL_RUNS = ("wikitext2", "paper_schedules")
 
 
+def lacking_optional(folder, names) -> list:
+    """Those of the names whose runs the study can do without, and does: they have no folder."""
+    return [name for name in names if name in OPTIONAL_RUNS and not (Path(folder) / name).exists()]
+
+
 def load_run(folder) -> Run:
     """Reads all trial folders. RunError where the folder is no run or nothing in it is finished."""
     folder = Path(folder)

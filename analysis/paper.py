@@ -25,7 +25,7 @@ from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  #
                       fig_overview, fig_sensitivity, fig_site_error, fig_spread, fig_tasks,
                       fig_trends, fig_uniformity, paper_tables, published, style, tables)
 from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
-from analysis.load import OPTIONAL_RUNS, load_run  # noqa: E402
+from analysis.load import lacking_optional, load_run  # noqa: E402
 from analysis.runs import RunError  # noqa: E402
 
 HYPER_PARAMETERS = ("method.block_size", "method.steps", "method.permutations",
@@ -129,11 +129,6 @@ class Runs:
         self.folder = Path(folder)
         self.known = {}
 
-    def lack(self, names) -> list:
-        """Those of the names whose runs the study can do without, and does."""
-        return [name for name in names
-                if name in OPTIONAL_RUNS and not (self.folder / name).exists()]
-
     def unused(self) -> list:
         """Lines about unfinished and failed trials of the runs that were read."""
         return [f"{name}: {item.trial} not used: {item.why}"
@@ -158,15 +153,16 @@ def build(runs_folder, out) -> tuple:
     for kind, entries in (("figures", FIGURES), ("tables", TABLES)):
         folder = out / kind
         for entry in entries:
-            lacking = runs.lack(entry.runs)
+            lacking = lacking_optional(runs.folder, entry.runs)
             if lacking:
                 _remove(folder, entry.name)
                 left_out.append(f"{kind[:-1]} {entry.name} left out: there is no run "
                                 f"{', '.join(lacking)}")
                 continue
             try:
-                there = [name for name in entry.also if not runs.lack([name])]
-                found = [runs.get(name) for name in (*entry.runs, *there)]
+                absent = lacking_optional(runs.folder, entry.also)
+                found = [runs.get(name) for name in (*entry.runs, *entry.also)
+                         if name not in absent]
                 item = _make_figure(entry, found, folder) if kind == "figures" \
                     else _make_table(entry, found, folder)
                 made.append(str(folder / entry.name))

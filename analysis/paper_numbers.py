@@ -36,7 +36,7 @@ if __package__ in (None, ""):
 from analysis import (compare, fig_levels, fig_tasks, fig_uniformity, stats,  # noqa: E402
                       style)
 from analysis.fig_site_error import KINDS  # noqa: E402
-from analysis.load import OPTIONAL_RUNS, load_run  # noqa: E402
+from analysis.load import OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
 from analysis.tables import escape  # noqa: E402
 
@@ -277,9 +277,8 @@ def main(arguments=None) -> int:
     parser.add_argument("--out", type=Path, default=Path("paper"), help="folder of main.tex")
     options = parser.parse_args(arguments)
     found, faults = {}, []
-    for name in RUNS:
-        if name in OPTIONAL_RUNS and not (options.runs / name).exists():
-            continue
+    absent = lacking_optional(options.runs, RUNS)
+    for name in (name for name in RUNS if name not in absent):
         try:
             found[name] = load_run(options.runs / name)
         except (RunError, OSError) as error:
