@@ -34,7 +34,8 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """One of: diverged, lower, higher, not separated, lower/higher on these seeds only."""
-        if not math.isfinite(self.windows.mean):
+        if self.group.diverged or self.reference.diverged \
+                or not math.isfinite(self.windows.mean):
             return "diverged"
         side = self.windows.side
         if not side:
@@ -53,6 +54,13 @@ def reference_group(run: Run, method: str, group: Group) -> Group | None:
            and other.conditions == group.conditions and other.trials[0].has_language
            and not other.diverged]
     return min(own, key=lambda other: float(np.mean(other.losses)), default=None)
+
+
+def loss_interval(group: Group) -> stats.Interval:
+    """Mean loss over float with the wider of its intervals over seeds and over windows."""
+    over_windows = stats.paired_over_windows(group.windows("nll"), group.windows("nll_float"))
+    over_seeds = stats.mean_interval(group.losses)
+    return over_seeds._replace(half=stats.wider(over_seeds, over_windows).half)
 
 
 def compare(group: Group, reference: Group) -> Comparison:

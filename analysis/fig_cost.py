@@ -1,4 +1,5 @@
-"""What a method costs to build against what it loses: time of construction and peak memory."""
+"""What a method costs to build against what it loses: time of construction. Memory is in the tables:
+it is that of the model and of a block, whatever the method."""
 
 import math
 
@@ -9,11 +10,10 @@ from analysis import departures, stats, style
 from analysis.runs import Run
 
 NAME = "cost"
-TITLE = "Loss against time and memory of construction ({widths})"
+TITLE = "Loss against time of construction ({widths})"
 CROWD = 16  # more variants than this are left to the tables
-MEMORY = "peak_memory_mib"
 AXES = {"plan_cpu_seconds": "processor time of construction (s)",
-        "plan_seconds": "time of construction (s)", MEMORY: "peak memory (MiB)"}
+        "plan_seconds": "time of construction (s)"}
 
 
 def draw(run: Run, folder):
@@ -23,20 +23,15 @@ def draw(run: Run, folder):
         raise style.Unsupported("fewer than two methods with losses")
     sheet = style.open_sheet(TITLE.format(widths=widths), _caption(run, groups), 2.75,
                              style.preview_mark(groups))
-    panels = sheet.figure.subplots(1, 2, sharey=True)
-    limits = style.scale_axis(panels[0].yaxis, style.reach(
+    panel, key = sheet.figure.subplots(), time_key(groups)
+    limits = style.scale_axis(panel.yaxis, style.reach(
         [group.losses for group in groups], [stats.mean_interval(g.losses) for g in groups]))
     looks = style.looks_of_lines(groups, run.methods)
-    for panel, key in zip(panels, (time_key(groups), MEMORY)):
-        costs = [v for group in groups for v in _costs(group, key)]
-        if key == MEMORY:
-            panel.set_xlim(0, 1.1 * max(costs))
-        else:
-            style.scale_axis(panel.xaxis, costs)
-        panel.set_xlabel(AXES[key])
-        for group, look in zip(groups, looks):
-            _draw_point(panel, group, key, look, limits)
-    panels[0].set_ylabel("loss over float (nats per token)")
+    style.scale_axis(panel.xaxis, [v for group in groups for v in _costs(group, key)])
+    panel.set_xlabel(AXES[key])
+    panel.set_ylabel("loss over float (nats per token)")
+    for group, look in zip(groups, looks):
+        _draw_point(panel, group, key, look, limits)
     sheet.legend(entries={run.short(group): Line2D([], [], color=colour, marker=marker,
                                                    linestyle="none", markersize=5)
                           for group, (colour, marker, _) in zip(groups, looks)})
@@ -81,8 +76,7 @@ def _caption(run: Run, groups) -> str:
     plural = "" if threads == [1] else "s"
     return (f"{clock} from calibration to the plan of the whole model, "
             f"{' / '.join(str(t) for t in threads)} thread{plural}, without the channel maxima, "
-            "which all methods share; and the peak memory of the process by the end of a trial, "
-            "evaluation and earlier trials of that process included, so an upper bound. Marker: "
+            "which all methods share. Marker: "
             "median cost, mean loss over seeds; bars: lowest to highest cost, 95 % t-interval of "
             f"the loss over seeds. Left and down is better. {run.base_note(groups)} "
             f"{style.provenance(trials)}").replace("  ", " ")

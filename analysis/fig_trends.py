@@ -1,4 +1,4 @@
-"""What was expected of a run before it, and what came: one line a claim, from trends.json."""
+"""What was expected of a run, and what came: one line a claim, from trends.json."""
 
 import textwrap
 
@@ -7,7 +7,7 @@ from analysis.runs import Run
 
 NAME = "trends"
 TITLE = "Expected trends, and what was found"
-LOOKS = {"confirmed": ("#009e73", "o"), "not confirmed": ("#d55e00", "X"),
+LOOKS = {"confirmed": ("#009e73", "o"), "contradicted": ("#d55e00", "X"),
          "unresolved": ("#7f7f7f", "s"), "no data": ("#bbbbbb", "|")}
 LINE = 58  # characters of a claim on one line
 
@@ -40,12 +40,15 @@ def draw(run: Run, folder, name=NAME):
     sheet.legend(below=True, entries=handles)
     return style.save(sheet, folder, name, [
         {key: trend.get(key, "") for key in
-         ("claim", "metric", "verdict", "difference", "half_width", "pairs")} for trend in trends])
+         ("claim", "metric", "verdict", "difference", "half_width", "margin", "pairs")} for trend in trends])
 
 
 def _draw_line(panel, place, trend) -> None:
     colour, marker = LOOKS[trend["verdict"]]
     panel.plot(_ends(trend), [place, place], color=colour, zorder=3)
+    if trend.get("margin", 0) > 0:
+        panel.plot([trend["margin"]] * 2, [place - 0.06, place + 0.06], color=style.INK,
+                   linewidth=1, zorder=2)
     panel.plot([trend["difference"]], [place], color=colour, marker=marker, zorder=4)
 
 
@@ -62,7 +65,8 @@ def _metrics(trends) -> str:
 def _caption(run: Run, trends) -> str:
     pairs = sorted({trend["pairs"] for trend in trends})
     span = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
-    return ("Claims were written into the configuration before the run. Marker: mean difference of "
+    return ("What the configuration of the run states. Marker: mean difference of "
             f"paired trials ({span} pairs); bar: the wider of its 95 % t-intervals over trials and "
-            "over windows. Confirmed: the whole bar lies below zero; not confirmed: above. "
+            "over windows. Confirmed: the whole bar lies below zero, or below the tick of a claim "
+            "that something is no worse by more than that; contradicted: above. "
             f"{style.provenance(run.trials)}")

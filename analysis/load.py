@@ -8,6 +8,7 @@ reason.
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ KEYS = {"trial": str, "about": str, "method": str, "widths": str, "seed": int,
 INPUT_KEYS = ("model", "model_note", "stream")
 TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory_mib", "threads")
 WINDOW_KEYS = ("nll", "nll_float")
-# Runs that the study can do without: their text cannot be fetched, or they take hours by themselves.
-OPTIONAL_RUNS = ("wikitext2", "paper_schedules")
+# Runs that the study can do without: their text cannot be fetched, they take hours by themselves, or
+# they repeat on other text what it has.
+OPTIONAL_RUNS = ("wikitext2", "articles", "paper_schedules")
 
 
 def lacking_optional(folder, names) -> list:
@@ -38,19 +40,29 @@ def load_run(folder) -> Run:
     if not folder.is_dir():
         raise RunError(f"{folder}: no such run folder")
     listed = _read_summary(folder)
+    resolved = _read_json(folder / "resolved.json") if (folder / "resolved.json").exists() else {}
     trials, skipped = [], []
     for path in sorted(path for path in folder.iterdir() if path.is_dir()):
         if not any((path / name).exists() for name in ("status", "config.yaml", "results.json")):
             continue
         status = _read_text(path / "status") if (path / "status").exists() else "no status file"
         if status == "done":
-            trials.append(load_trial(path))
+            trials.append(_resolve(load_trial(path), resolved))
         else:
             skipped.append(Skipped(path.name, listed.get(path.name, ""), status or "empty status"))
     trials, stale = _drop_stale(folder, trials, listed)
     if not trials:
         raise RunError(f"{folder}: no finished trial ({len(skipped)} unfinished or failed)")
     return Run(folder, trials, skipped + stale)
+
+
+def _resolve(trial: Trial, resolved: dict) -> Trial:
+    """With the options that are younger than the trial, and the axes of the sweep as it is now."""
+    later = resolved.get(trial.trial)
+    if not later:
+        return trial
+    _require(later, ("config", "axes"), f"{trial.folder.parent / 'resolved.json'}: {trial.trial}")
+    return replace(trial, config={**later["config"], **trial.config}, axes=later["axes"])
 
 
 def load_trial(folder: Path) -> Trial:

@@ -6,18 +6,26 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
 
     preview                                    where any run rests on too few seeds; may be empty
     processor-hours                            that the trials of all runs took, by their clocks
+    trials                                     of all runs, one that several share counted once
     run.trials .seeds .model .note .text .windows .window_tokens .tokens .build .backend
     run.float.loss .perplexity                 of the float model on the run's windows
     run.loss.variant.rounding.widths           nats per token over float, with its interval
     run.perplexity.variant.rounding.widths
+    run.seconds.variant                        of processors to draw up the plan at DEPTHS[0]
     run.word.variant.other.rounding.widths     what may be said of their paired difference, and
     run.difference.variant.other.rounding.widths                 that difference with its interval
-    run.trends .confirmed .not-confirmed .unresolved .no-data    counts of expectations
+    run.trends .confirmed .contradicted .unresolved .no-data    counts of expectations
     run.trend.claim                            verdict on one; `claim` as slug() spells it
     sites.measure.method.kind                  of single sites, as fig_uniformity names measures
-    sites.measure.gaussian                     of Gaussian tokens of the widths that occur
+    sites.measure.gaussian.narrow .wide        of Gaussian tokens, of the narrowest and widest site
     mechanisms.levels.method.choice            loss at levels of activations, as fig_levels has them,
     mechanisms.levels.method.choice.minus      and its difference to midpoints
+    mechanisms.levels.method.clipped           midpoints of a grid that is clipped as in baselines
+    mechanisms.levels.method.clipped.choice.minus                the other levels against these
+    ablations.default .default.seeds .changes .changes.below .changes.lower
+                                               the default, single changes of it, how many have a
+                                               lower mean, and how many are said to be lower
+    ablations.rotation.value.minus             another block map against the default's
     tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
     tasks.kept-above-chance.variant.widths     an interval over items
 
@@ -33,7 +41,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import (compare, fig_levels, fig_tasks, fig_uniformity, stats,  # noqa: E402
+from analysis import (compare, departures, fig_levels, fig_tasks, fig_uniformity, stats,  # noqa: E402
                       style)
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.load import OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
@@ -43,9 +51,9 @@ from analysis.tables import escape  # noqa: E402
 RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks",
         *OPTIONAL_RUNS)
 # whose groups are named variants
-LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2")
+LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2", "articles")
 COMPARED = ("ruquant", "ruquant-finetuned")
-DEPTHS = ("W4A4-Q4K4V4", "W6A6-Q6K6V6")  # at which comparisons are written
+DEPTHS = ("W4A4-Q4K4V4", "W4A4-Q16K16V16", "W6A6-Q6K6V6")  # at which comparisons are written
 
 # variant → options of its trials; those that a method does not have are no obstacle. A group that
 # departs from the most common settings of its method in any other option is no variant.
@@ -76,7 +84,8 @@ def slug(claim: str) -> str:
 
 def numbers(runs: dict) -> dict:
     """name → Run to key → text, before escaping."""
-    found = {"preview": _preview(runs.values()), "processor-hours": _processor_hours(runs.values())}
+    found = {"preview": _preview(runs.values()), "processor-hours": _processor_hours(runs.values()),
+             "trials": f"{len({t.trial for run in runs.values() for t in run.trials}):,}"}
     for name, run in runs.items():
         own = {**_inputs(run), **_trends(run)}
         if name in LOSS_RUNS:
@@ -87,7 +96,11 @@ def numbers(runs: dict) -> dict:
             own |= _levels(run)
         if name == "tasks":
             own |= _accuracies(run)
+        if name == "ablations":
+            own |= _changes(run)
         found |= {f"{name}.{key}": text for key, text in own.items()}
+    if {"mechanisms", "baselines"} <= runs.keys():
+        found |= _clipped_levels(runs["mechanisms"], runs["baselines"])
     return found
 
 
@@ -130,7 +143,7 @@ def _inputs(run: Run) -> dict:
 def _trends(run: Run) -> dict:
     trends = run.trends
     found = {"trends": str(len(trends))} if trends else {}
-    for verdict in ("confirmed", "not confirmed", "unresolved", "no data") if trends else ():
+    for verdict in ("confirmed", "contradicted", "unresolved", "no data") if trends else ():
         count = sum(trend["verdict"] == verdict for trend in trends)
         found[verdict.replace(" ", "-")] = str(count)
     for trend in trends:
@@ -159,10 +172,13 @@ def _losses(run: Run) -> dict:
                            f"{variant}, {rounding}, {group.widths}")
         placed[place] = group
     found = {}
-    for place, group in placed.items():
-        end = ".".join(place)
-        found[f"loss.{end}"] = _plain(_loss_interval(group))
+    for (variant, rounding, widths), group in placed.items():
+        end = f"{variant}.{rounding}.{widths}"
+        found[f"loss.{end}"] = _plain(compare.loss_interval(group))
         ppl = stats.mean_interval([trial.ppl for trial in group.trials]).mean
+        if (rounding, widths) == ("rtn", DEPTHS[0]):
+            seconds = [trial.timing.get("plan_cpu_seconds", math.nan) for trial in group.trials]
+            found[f"seconds.{variant}"] = f"{stats.mean_interval(seconds).mean:.0f}"
         found[f"perplexity.{end}"] = f"{ppl:,.2f}" if math.isfinite(ppl) else "diverged"
     return found | _comparisons(placed)
 
@@ -176,11 +192,11 @@ def _sites(run: Run) -> dict:
                 values = fig_uniformity.values(group, measure, kind)
                 if values:
                     found[f"{measure}.{group.method}.{kind}"] = \
-                        f"{stats.mean_interval(values).mean:.2f}"
+                        _text(stats.mean_interval(values), ".2f")
     bells = fig_uniformity.gaussians(run.representatives(widths), widths)
     for measure in bells[0] if bells else ():
         ends = [f"{bell[measure]:.2f}" for bell in bells]
-        found[f"{measure}.gaussian"] = " to ".join(dict.fromkeys((ends[0], ends[-1])))
+        found[f"{measure}.gaussian.narrow"], found[f"{measure}.gaussian.wide"] = ends[0], ends[-1]
     return found
 
 
@@ -190,11 +206,46 @@ def _levels(run: Run) -> dict:
     for own in rows.values():
         for choice, group in own.items():
             key = f"levels.{group.method}.{choice}"
-            found[key] = _plain(_loss_interval(group))
+            found[key] = _plain(compare.loss_interval(group))
             if choice != "midpoint":
                 pair = compare.compare(group, own["midpoint"])
                 found[f"{key}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
     return found
+
+
+def _clipped_levels(levels: Run, clipped: Run) -> dict:
+    """Levels are compared on grids that span each token; the other runs clip theirs. A narrower grid
+    is another remedy for the same loss, so both are set against each other."""
+    widths, rows = fig_levels.most_compared(levels, "quant.activation_levels") or ("", {})
+    bases = {group.method: group for group in clipped.representatives(widths)} if widths else {}
+    found = {}
+    for own in rows.values():
+        base = bases.get(own["midpoint"].method)
+        if base is None:
+            continue
+        key = f"mechanisms.levels.{base.method}.clipped"
+        found[key] = _plain(compare.loss_interval(base))
+        for choice, group in own.items():
+            pair = compare.compare(group, base)
+            found[f"{key}.{choice}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
+    return found
+
+
+def _changes(run: Run) -> dict:
+    """How the default of the ablations lies among the single changes of it, all held against it."""
+    found = departures.departures(run, departures.best_covered_widths(run))
+    if not found:
+        return {}
+    base = found[0].base
+    below = sum(d.pair.windows.mean < 0 for d in found)
+    own = {"default": _plain(compare.loss_interval(base)), "default.seeds": str(len(base.trials)),
+           "changes": str(len(found)), "changes.below": str(below),
+           "changes.lower": str(sum(d.pair.verdict == "lower" for d in found))}
+    for d in found:
+        if len(d.changed) == 1 and d.axis == "method.rotation":
+            both = stats.wider(d.pair.seeds, d.pair.windows)
+            own[f"rotation.{d.changed[d.axis]}.minus"] = _signed(both)
+    return own
 
 
 def _accuracies(run: Run) -> dict:
@@ -234,12 +285,6 @@ def _comparisons(placed: dict) -> dict:
             found[f"word.{end}"] = WORDS[pair.verdict]
             found[f"difference.{end}"] = _signed(stats.wider(pair.seeds, pair.windows))
     return found
-
-
-def _loss_interval(group) -> stats.Interval:
-    over_windows = stats.paired_over_windows(group.windows("nll"), group.windows("nll_float"))
-    over_seeds = stats.mean_interval(group.losses)
-    return over_seeds._replace(half=stats.wider(over_seeds, over_windows).half)
 
 
 def _plain(interval: stats.Interval) -> str:

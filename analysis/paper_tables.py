@@ -33,7 +33,8 @@ def by_rounding(run: Run, name, title, cell_of, families: tuple) -> tables.Table
             for text, cells in rows.items()]
     shown = [group for cells in rows.values() for group in cells.values()]
     return tables.Table(name, title, ("method", *columns), tuple(body),
-                        "Weights rounded to nearest (rtn) and by GPTQ. " + _note(shown))
+                        "Weights rounded to nearest (rtn) and by GPTQ. "
+                        + tables.CELL_NOTES[cell_of] + _note(shown))
 
 
 def perplexity_and_loss(run: Run, name: str) -> tables.Table:
@@ -46,7 +47,9 @@ def perplexity_and_loss(run: Run, name: str) -> tables.Table:
                      for widths, what in columns)]
             for text, groups in tables.rows_of(run).items()]
     return tables.Table(name, "Perplexity and loss over float", ("method", *columns),
-                        (tuple(floats), *body), tables.note(run))
+                        (tuple(floats), *body),
+                        "Perplexities are means over seeds ± a 95 % t-interval over seeds, losses ± "
+                        "the wider of that and of the one over windows. " + tables.note(run))
 
 
 def ablation(run: Run) -> tables.Table:
@@ -100,7 +103,8 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
     against = "minus rtn: paired over windows with a 95 % t-interval; " if paired else ""
     return tables.Table(
         name, "Weight-only rounding", ("method", "rounding", *columns), tuple(body),
-        "Loss in nats per token over float, mean over seeds with a 95 % t-interval; "
+        "Loss in nats per token over float, mean over seeds ± the wider of its 95 % t-intervals "
+        "over seeds and over windows; "
         f"{against}bits of a weight with scales, zero points and masks. Variants are named by "
         "where they depart from their method's most common settings in the run. " + _note(groups))
 

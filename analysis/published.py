@@ -25,6 +25,10 @@ VARIANTS = {"rtn": ("quant.rounding", "rtn"), "gptq": ("quant.rounding", "gptq")
             "lwc": ("method.lwc", "true"), "finetuned": ("method.global_reflection", "finetuned")}
 
 
+# method → what makes ours the published method where the most common settings of a run do not
+AS_PUBLISHED = {"quarot": {"method.smoothing": "none"}}
+
+
 @dataclass(frozen=True)
 class Number:
     method: str
@@ -119,7 +123,8 @@ def beside_ours(numbers, *runs) -> tables.Table:
          *(("ours", _where(run)) for run in runs)), tuple(rows),
         f"{mark + '. ' if mark else ''}Published: ln of the perplexity over the float perplexity, "
         f"WikiText2, other models and protocols. {_sources(letters)} Ours: the same method at the "
-        "same widths, mean over seeds with a 95 % t-interval; – where it was not run. Compare "
+        "same widths, and quarot as published without smoothing; means over seeds ± the wider of the "
+        "95 % t-intervals over seeds and over windows; – where it was not run. Compare "
         "signs and orders within a column, not values across. "
         + " ".join(style.provenance(run.trials) for run in runs))
 
@@ -132,18 +137,22 @@ def _where(run: Run) -> str:
 
 
 def nearest(run: Run, number: Number):
-    """The group of ours at the same widths: the method's base with the variant switched; None
-    where there is none."""
+    """The group of ours at the same widths: the method's base, with what the published method is
+    and the variant switched; None where there is none."""
     bases = [group for group in run.representatives(number.setting)
              if group.method == number.method]
     if not bases:
         return None
-    wanted = dict(bases[0].settings)
+    wanted, config = dict(bases[0].settings), bases[0].trials[0].config
+    asked = dict(AS_PUBLISHED.get(number.method, {}))
     if number.variant:
         key, value = VARIANTS[number.variant]
-        if key not in wanted:
-            return bases[0] if bases[0].trials[0].config.get(key) == value else None
-        wanted[key] = value
+        asked[key] = value
+    for key, value in asked.items():
+        if key not in wanted and config.get(key) != value:
+            return None
+        if key in wanted:
+            wanted[key] = value
     return next((group for group in run.groups if group.method == number.method
                  and group.widths == number.setting and group.settings == wanted), None)
 

@@ -48,7 +48,7 @@ class Trial:
 
     @property
     def loss(self) -> float:
-        """nll over float; NaN where the method diverged or language was not measured."""
+        """nll over float; NaN where language was not measured. It is kept where the trial diverged."""
         return self.metrics.get("nll_over_float", math.nan)
 
     @property
@@ -137,7 +137,9 @@ class Group:
 
     @property
     def diverged(self) -> int:
-        return int(np.sum(~np.isfinite(self.losses)))
+        """Trials whose loss says nothing any more: not finite, or worse than guessing."""
+        return sum(bool(trial.diverged) or not math.isfinite(trial.loss) for trial in self.trials
+                   if trial.has_language)
 
     def windows(self, measure: str) -> np.ndarray:
         """[seeds, windows]"""

@@ -4,8 +4,8 @@
 
 writes RUN_DIR/tables/<name>.md and .tex: `loss` (nats over float) and `perplexity`, a row a method
 with its settings and a column a setting of widths; `cost`; `schedules` where something was learned;
-and `tasks` where zero-shot tasks were scored. Cells are means over seeds with 95 % t-intervals; a
-loss worse than guessing is said to have diverged. Every table ends with what it rests on.
+and `tasks` where zero-shot tasks were scored. Notes say what intervals the cells have; a loss worse
+than guessing is said to have diverged. Every table ends with what it rests on.
 """
 
 import argparse
@@ -109,17 +109,28 @@ def by_widths(run: Run, name, title, cell_of) -> Table:
     rows = []
     for text, groups in rows_of(run).items():
         rows.append([text, *(cell_of(groups[w]) if w in groups else "–" for w in run.widths)])
-    return Table(name, title, ("method", *run.widths), tuple(rows), note(run))
+    return Table(name, title, ("method", *run.widths), tuple(rows), CELL_NOTES[cell_of] + note(run))
 
 
 def loss_cell(group) -> str:
-    text = cell(group.losses, 3)
-    lost = any(trial.diverged for trial in group.trials)
-    return f"{text} (diverged)" if lost and text != "diverged" else text
+    """Mean loss over float ± the wider of its intervals over seeds and windows."""
+    interval = compare.loss_interval(group)
+    if not math.isfinite(interval.mean):
+        return "diverged"
+    text = f"{compare.signed(interval.mean, '.3f')} ± {interval.half:.3f}" \
+        if math.isfinite(interval.half) else compare.signed(interval.mean, ".3f")
+    return f"{text} (diverged)" if group.diverged else text
 
 
 def perplexity_cell(group) -> str:
     return cell([trial.ppl for trial in group.trials], 2)
+
+
+# What ± stands for in the cells of a function.
+CELL_NOTES = {
+    loss_cell: "Means over seeds ± the wider of two 95 % t-intervals, over seeds and over windows. ",
+    perplexity_cell: "Means over seeds ± a 95 % t-interval over seeds, none where nothing is drawn. ",
+}
 
 
 def cost(run: Run) -> Table:

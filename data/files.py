@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import socket
 from pathlib import Path
 
 from errors import RequestError
@@ -46,7 +47,7 @@ def read_bytes(path):
 
 
 def _beside(path):
-    return path.with_name(f".{path.name}.part-{os.getpid()}")
+    return path.with_name(f".{path.name}.part-{socket.gethostname()}-{os.getpid()}")
 
 
 @contextlib.contextmanager

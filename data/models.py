@@ -103,6 +103,15 @@ def prepare_model(name, folder):
     if _already_there(name, folder):
         progress(f"{folder} is already there")
         return
+    try:
+        _make_model(name, folder)
+    except RequestError:
+        if not _already_there(name, folder):  # else another process was first
+            raise
+    progress(f"{folder} is ready")
+
+
+def _make_model(name, folder):
     source = MODELS[name]
     with whole_folder(folder) as part, tempfile.TemporaryDirectory(prefix="ruq-gguf-") as scratch:
         path = Path(scratch) / "model.gguf"
@@ -115,4 +124,3 @@ def prepare_model(name, folder):
         provenance |= {"stored_as": source.stored_as, "note": source.note}
         text = json.dumps(provenance, indent=2, ensure_ascii=False) + "\n"
         (part / "provenance.json").write_text(text, encoding="utf-8")
-    progress(f"{folder} is ready")

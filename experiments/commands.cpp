@@ -124,6 +124,10 @@ int run(const Request& original) {
   if (request.trial) sweep.trials = {sweep.trials[index_of(request, sweep.trials.size())]};
   check_writable(request.out);
   std::vector<PlannedTrial> trials = plan_trials(sweep);
+  if (!request.id.empty() && trials.front().id != request.id) {
+    fail("{}: changed since the sweep began: trial {} was {} and is {}", request.config.string(),
+         *request.trial, request.id, trials.front().id);
+  }
   std::optional<Workbench> bench(std::in_place);
   const std::vector<std::size_t> todo = what_to_do(request, trials, *bench);
   const RunFolder folder(request.out, sweep);
@@ -156,7 +160,8 @@ int dump(const Request& request) {
   check_writable(folder);
   const PlannedTrial planned = plan_trial(trial);
   make_folder(folder);
-  set_threads(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  const auto all = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
+  set_threads(static_cast<int>(request.threads > 0 ? request.threads : all));
   Workbench().dump(*trial.config, planned.inputs, file);
   fmt::print("{}\n", file.string());
   return 0;
@@ -245,6 +250,7 @@ int print_config(const Request& request) {
 
 int slurm(const Request& request, bool submit) {
   const Sweep sweep = sweep_of(request);
+  plan_trials(sweep);  // faults are told here, and the inputs are made once
   const auto quoted = [](const std::string& text) {
     std::string inside;
     for (const char c : text) inside += c == '\'' ? std::string("'\\''") : std::string(1, c);

@@ -63,9 +63,12 @@ void bind_measurements(Fields& fields, Config& config) {
   fields.add_choice("evaluation.split", config.evaluation.split,
                     {"calibration", "validation", "test"}, "split that is scored");
   fields.add("evaluation.windows", config.evaluation.windows, {.min = 1, .max = 1 << 20},
-             "windows scored, from the start of the split");
+             "windows scored");
   fields.add("evaluation.window_tokens", config.evaluation.window_tokens,
              {.min = 2, .max = 1 << 20}, "tokens of a window");
+  fields.add("evaluation.spread", config.evaluation.spread,
+             "windows at equal distances over the whole split, instead of one after another from "
+             "its start");
   fields.add("tasks.names", config.tasks.names,
              {"piqa", "arc_easy", "arc_challenge", "hellaswag", "winogrande", "boolq", "openbookqa",
               "mmlu", "lambada", "gsm8k"},
@@ -174,6 +177,11 @@ std::vector<std::pair<std::string, std::string>> Config::flat_changes() const {
     if (all[i].first == "method" || all[i] != defaults[i]) changes.push_back(all[i]);
   }
   return changes;
+}
+
+bool Config::is_random() const {
+  return method->is_random() ||
+         (quant.weight.rounds() && rounding_needs(quant.rounding) == RoundingNeeds::block);
 }
 
 bool Config::measures_language() const {

@@ -27,12 +27,13 @@ struct TextSource {
   std::string path;                  ///< folder of WikiText-2, a UTF-8 file, or a token file
 };
 
-/// Language metrics on consecutive windows from the start of a split.
+/// Language metrics on windows of a split: consecutive ones from its start, or spread over it.
 struct EvaluationSettings {
   std::string language = "auto";  ///< true, false, or auto: unless activations come from a file
   std::string split = "test";
   Index windows = 8;
   Index window_tokens = 1024;
+  bool spread = false;  ///< windows at equal distances from the start of the split to its end
 };
 
 /// The tensor-level part: which sites, how many tokens, and an optional dump to read instead.
@@ -73,6 +74,8 @@ class Config {
   /// Whether the model runs on text, and whether single tensors are measured.
   bool measures_language() const;
   bool measures_tensors() const { return activations.measure; }
+  /// Whether results depend on the seed: the method draws, or the rounding of weights does.
+  bool is_random() const;
   bool needs_model() const { return measures_language() || activations.path.empty(); }
 
   ModelSource model;

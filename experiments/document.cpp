@@ -155,7 +155,7 @@ Check read_check(const fs::path& file, const YAML::Node& node) {
 }
 
 Trend read_trend(const fs::path& file, const YAML::Node& item) {
-  check_keys(file, item, "trends", {"claim", "metric", "lower", "than", "ignoring"});
+  check_keys(file, item, "trends", {"claim", "metric", "lower", "than", "ignoring", "margin"});
   for (const char* key : {"claim", "lower", "than"}) {
     if (!item[key]) fail("{}: trends: {}: found nothing", place(file, item), key);
   }
@@ -166,6 +166,11 @@ Trend read_trend(const fs::path& file, const YAML::Node& item) {
   if (const YAML::Node ignoring = item["ignoring"]) {
     if (!ignoring.IsSequence()) fail("{}: trends: ignoring: expected a list", trend.origin);
     for (const YAML::Node& name : ignoring) trend.ignoring.push_back(name.as<std::string>());
+  }
+  if (const YAML::Node margin = item["margin"]) {
+    if (!YAML::convert<double>::decode(margin, trend.margin) || !(trend.margin >= 0)) {
+      fail("{}: trends: margin: expected a number that is not negative", trend.origin);
+    }
   }
   trend.lower = read_options(file, item["lower"], "trends: lower");
   trend.than = read_options(file, item["than"], "trends: than");

@@ -50,6 +50,7 @@ struct Trend {
   std::vector<std::pair<std::string, std::string>> lower, than;  ///< options of the trials meant
   std::vector<std::string> ignoring;  ///< options in which paired trials may differ
   std::string origin;                 ///< file and line
+  double margin = 0;                  ///< by so much `lower` may exceed `than`
 };
 
 struct Document {

@@ -72,6 +72,21 @@ fs::path prepare_model(const ModelSource& source) {
 
 std::uint64_t hash_file(const fs::path& file) { return hash_text(read_text(file)); }
 
+// Of the files of a folder by name and content, notes apart, or of a file.
+std::uint64_t hash_content(const fs::path& path) {
+  if (!fs::is_directory(path)) return hash_file(path);
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    if (entry.is_regular_file() && entry.path().extension() != ".md") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  std::string text;
+  for (const fs::path& file : files) {
+    text += fmt::format("{} {:016x}\n", file.filename().string(), hash_file(file));
+  }
+  return hash_text(text);
+}
+
 // What `make` makes of a path, made once a process: every trial of a sweep asks again.
 template <class T, T (*make)(const fs::path&)>
 const T& once(const fs::path& path) {
@@ -80,13 +95,28 @@ const T& once(const fs::path& path) {
   return found != known.end() ? found->second : known.emplace(path, make(path)).first->second;
 }
 
+// What a prepared file of the cache depends on: the tokenizer, what it was made of where that is
+// not fetched, and the programs that make it.
+std::uint64_t prepared_key(const fs::path& tokenizer, const std::string& source) {
+  std::string text = fmt::format("{:016x} {:016x}", once<std::uint64_t, hash_file>(tokenizer),
+                                 once<std::uint64_t, hash_content>(home().root / "data"));
+  if (!source.empty()) {
+    text += fmt::format(" {:016x}", once<std::uint64_t, hash_content>(fs::path(source)));
+  }
+  return hash_text(text);
+}
+
 bool is_other_text(const TextSource& calibration) {
   return calibration.source != "same" && calibration.source != "random";
 }
 
 // Before the model is made, which may take minutes. `group`: text or calibration.
 void check_text_path(const TextSource& text, const std::string& group) {
-  if (text.source == "wikipedia") return;
+  if (text.source == "wikipedia" || !is_other_text(text)) {
+    if (text.path.empty()) return;
+    fail("{0}.path: found '{1}' with {0}.source {2}, expected nothing: {2} reads no file", group,
+         text.path, text.source);
+  }
   const char* expected = text.source == "tokens" ? "a token file (HDF5)"
                          : text.source == "file" ? "a UTF-8 file"
                                                  : "the folder of WikiText-2 raw";
@@ -98,7 +128,7 @@ void check_text_path(const TextSource& text, const std::string& group) {
   }
 }
 
-// Made once per text and tokenizer; a text given by path is known by its name and time.
+// Made once per text and tokenizer.
 fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
   if (text.source == "tokens") return text.path;
   const fs::path tokenizer = model / "tokenizer.json";
@@ -106,12 +136,7 @@ fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
     fail("text.source: {} needs {}; with text.source=tokens a token file is read instead",
          text.source, tokenizer.string());
   }
-  std::uint64_t key = once<std::uint64_t, hash_file>(tokenizer);
-  if (!text.path.empty()) {
-    const auto stamp = fs::last_write_time(text.path).time_since_epoch().count();
-    const std::string name = fmt::format("{} {}", fs::absolute(text.path).string(), stamp);
-    key = hash_bytes(name.data(), name.size(), key);
-  }
+  const std::uint64_t key = prepared_key(tokenizer, text.path);
   const fs::path file = cache_folder("texts") / fmt::format("{}-{:016x}.h5", text.source, key);
   if (fs::exists(file)) return file;
   logger().info("text.source: tokenizing {} (once)", text.source);
@@ -128,9 +153,7 @@ fs::path prepare_task(const TaskSettings& tasks, const std::string& name, const 
   if (!fs::exists(tokenizer)) {
     fail("tasks.names: {} needs {}", name, tokenizer.string());
   }
-  const std::string source = tasks.path.empty() ? "" : fs::absolute(tasks.path).string();
-  const std::uint64_t key =
-      hash_bytes(source.data(), source.size(), once<std::uint64_t, hash_file>(tokenizer));
+  const std::uint64_t key = prepared_key(tokenizer, tasks.path);
   const fs::path file = cache_folder("tasks") / fmt::format("{}-{:016x}.h5", name, key);
   if (fs::exists(file)) return file;
   logger().info("tasks.names: making {} (once)", name);
@@ -163,6 +186,14 @@ void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig&
     check_vocabulary("calibration.source", known_tokens(inputs.calibration_tokens), model);
   }
   if (config.measures_language()) evaluated_tokens(config, tokens);
+  for (const auto& [name, length] :
+       {std::pair("evaluation.window_tokens", config.evaluation.window_tokens),
+        std::pair("calibration.window_tokens", config.calibration.window_tokens)}) {
+    if (length > model.context) {
+      fail("{}: found {}, expected at most the {} positions of the model", name, length,
+           model.context);
+    }
+  }
   const Index scored = std::ssize(tokens.split(config.evaluation.split));
   if (config.evaluation.window_tokens > scored) {
     fail("evaluation.window_tokens: found {}, expected at most the {} tokens of the {} split",
@@ -222,7 +253,7 @@ Inputs prepare_inputs(const Config& config) {
   if (!config.needs_model()) return inputs;
   check_text_path(config.text, "text");
   const bool other = is_other_text(config.calibration_text);
-  if (other) check_text_path(config.calibration_text, "calibration");
+  check_text_path(config.calibration_text, "calibration");
   inputs.model = prepare_model(config.model);
   inputs.tokens = prepare_tokens(config.text, inputs.model);
   if (other) inputs.calibration_tokens = prepare_tokens(config.calibration_text, inputs.model);
@@ -257,9 +288,10 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
       identity.text["calibration_text_digest"] = other.digest;
       identity.token_ranges["calibration"] = other.splits.at("calibration");
     }
-    const Index begin = tokens.splits.at(config.evaluation.split).first;
+    const auto [begin, end] = tokens.splits.at(config.evaluation.split);
+    const Index scored = config.evaluation.windows * config.evaluation.window_tokens;
     identity.token_ranges[config.evaluation.split] = {
-        begin, begin + config.evaluation.windows * config.evaluation.window_tokens};
+        begin, config.evaluation.spread ? end : begin + scored};
   }
   for (const auto& [name, file] : inputs.tasks) {
     identity.text["task_" + name] = known_task(file).digest;
@@ -276,7 +308,20 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
   return identity;
 }
 
+template <class T>
+void check_list(const std::string& name, std::vector<T> values) {
+  std::sort(values.begin(), values.end());
+  const auto twice = std::adjacent_find(values.begin(), values.end());
+  if (twice != values.end()) fail("{}: found {} twice, expected each once", name, *twice);
+}
+
 void check_trial(const Config& config, const Inputs& inputs) {
+  check_list("activations.layers", config.activations.layers);
+  check_list("activations.kinds", config.activations.kinds);
+  check_list("tasks.names", config.tasks.names);
+  if (config.measures_tensors() && config.activations.kinds.empty()) {
+    fail("activations.kinds: found nothing, expected at least one kind of site");
+  }
   if (!config.measures_language() && !config.measures_tensors()) {
     fail("nothing to do: evaluation.language and activations.measure are both false");
   }
@@ -363,17 +408,26 @@ std::span<const std::int32_t> calibration_tokens(const Config& config, const Inp
   return ids;
 }
 
-std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens) {
+std::vector<std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens) {
   const auto split = tokens.split(config.evaluation.split);
-  const Index wanted = config.evaluation.windows * config.evaluation.window_tokens;
-  if (wanted > std::ssize(split)) {
+  const Index windows = config.evaluation.windows;
+  const Index length = config.evaluation.window_tokens;
+  if (windows * length > std::ssize(split)) {
     fail(
         "evaluation.windows: found {} windows of {} tokens, expected at most the {} tokens of the "
         "{} split",
-        config.evaluation.windows, config.evaluation.window_tokens, split.size(),
-        config.evaluation.split);
+        windows, length, split.size(), config.evaluation.split);
   }
-  return split.first(static_cast<std::size_t>(wanted));
+  std::vector<std::int32_t> ids;
+  for (Index w = 0; w < windows; ++w) {
+    const Index begin = config.evaluation.spread && windows > 1
+                            ? (std::ssize(split) - length) * w / (windows - 1)
+                            : w * length;
+    const auto window =
+        split.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length));
+    ids.insert(ids.end(), window.begin(), window.end());
+  }
+  return ids;
 }
 
 }  // namespace ruq

@@ -81,6 +81,6 @@ const ChoiceTask& known_task(const std::filesystem::path& file);
 std::span<const std::int32_t> calibration_tokens(const Config& config, const Inputs& inputs);
 
 /// The tokens that are scored: the first windows of the configured split.
-std::span<const std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens);
+std::vector<std::int32_t> evaluated_tokens(const Config& config, const TokenFile& tokens);
 
 }  // namespace ruq

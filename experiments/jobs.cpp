@@ -83,16 +83,19 @@ bool run_here(const RunFolder& folder, const PlannedTrial& planned, Workbench& b
   }
 }
 
-pid_t start_worker(const Request& request, std::size_t number) {
+constexpr int kRefused = 2;  // exit code of a worker that was asked for what cannot be done
+
+pid_t start_worker(const Request& request, std::size_t number, const std::string& id) {
   std::vector<std::string> arguments = {request.program, "run", request.config.string()};
   arguments.insert(arguments.end(), request.overrides.begin(), request.overrides.end());
   for (const std::string& word : request.only) {
     arguments.insert(arguments.end(), {"--only", word});
   }
   for (const std::string& part :
-       {std::string("--trial"), std::to_string(number), std::string("--threads"),
-        std::to_string(request.threads), std::string("--out"), request.out.string(),
-        std::string("--force"), std::string("--no-figures"), std::string("--quiet")}) {
+       {std::string("--trial"), std::to_string(number), std::string("--id"), id,
+        std::string("--threads"), std::to_string(request.threads), std::string("--out"),
+        request.out.string(), std::string("--force"), std::string("--no-figures"),
+        std::string("--quiet")}) {
     arguments.push_back(part);
   }
   return start_process(
@@ -116,9 +119,10 @@ void run_in_workers(const Request& request, const RunFolder& folder,
   Countdown countdown(todo.size());
   std::map<pid_t, std::size_t> running;
   std::size_t next = 0;
-  while (next < todo.size() || !running.empty()) {
-    while (next < todo.size() && std::ssize(running) < request.jobs) {
-      running[start_worker(request, todo[next])] = todo[next];
+  bool refused = false;
+  while ((next < todo.size() && !refused) || !running.empty()) {
+    while (next < todo.size() && !refused && std::ssize(running) < request.jobs) {
+      running[start_worker(request, todo[next], all[todo[next]].id)] = todo[next];
       ++next;
     }
     int status = 0;
@@ -127,6 +131,11 @@ void run_in_workers(const Request& request, const RunFolder& folder,
     const auto found = running.find(child);
     if (found == running.end()) continue;
     const PlannedTrial& planned = all[found->second];
+    if (WIFEXITED(status) && WEXITSTATUS(status) == kRefused) {
+      refused = true;  // the worker has said why
+      running.erase(found);
+      continue;
+    }
     std::string outcome = folder.status(planned.id);
     const bool ended_well = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (outcome == "done" ? !ended_well : !outcome.starts_with("failed")) {
@@ -138,6 +147,12 @@ void run_in_workers(const Request& request, const RunFolder& folder,
     }
     countdown.report(planned.trial.label, outcome);
     running.erase(found);
+  }
+  if (refused) {
+    fail(
+        "{}: the sweep stops, since what is left of it is not what it began with; what is done "
+        "is kept",
+        request.config.string());
   }
 }
 

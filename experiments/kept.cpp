@@ -1,6 +1,7 @@
 #include "experiments/kept.hpp"
 
 #include "experiments/inputs.hpp"
+#include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/io/tensor_store.hpp"
@@ -10,7 +11,8 @@ namespace ruq {
 namespace fs = std::filesystem;
 
 fs::path kept_file(const std::string& kind, const std::string& key) {
-  return cache_folder("shared") / fmt::format("{}-{:016x}.h5", kind, hash_text(key));
+  const std::string all = fmt::format("{} executor {} {}", key, kExecutorVersion, RUQ_PRESET);
+  return cache_folder("shared") / fmt::format("{}-{:016x}.h5", kind, hash_text(all));
 }
 
 void write_maxima(const ChannelMaxima& maxima, const fs::path& file) {

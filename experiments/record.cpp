@@ -48,6 +48,30 @@ std::string config_yaml(const Trial& trial) {
   return text;
 }
 
+// A file of a finished trial. Error naming it if it is missing or cut short.
+Json recorded_json(const fs::path& file) {
+  Json json = Json::parse(read_file(file), nullptr, false);
+  if (!json.is_object()) {
+    fail("{}: expected what runexp wrote there; remove the folder to run the trial again",
+         file.string());
+  }
+  return json;
+}
+
+// The options of a finished trial. One that is younger than the trial had its default there, or the
+// id would differ; paths are those of today.
+Json options_of(const Trial& trial) {
+  Json options = Json::object();
+  for (const auto& [name, value] : trial.config->flat()) options[name] = value;
+  return options;
+}
+
+Json axes_of(const Trial& trial) {
+  Json axes = Json::object();
+  for (const auto& [key, value] : trial.axes) axes[key] = value;
+  return axes;
+}
+
 // What a reader of results wants of an optimization; its whole loss curve is in results.h5.
 Json record_json(const LearningRecord& record) {
   Json json = {{"where", record.where},
@@ -66,14 +90,13 @@ Json record_json(const LearningRecord& record) {
 }
 
 Json results_json(const PlannedTrial& planned, const TrialResult& result) {
-  Config& config = *planned.trial.config;
+  const Config& config = *planned.trial.config;
   Json json = {{"format", "ruquant-results"},  {"format_version", 1},
                {"trial", planned.id},          {"about", planned.trial.label},
                {"method", config.method_name}, {"widths", to_string(config.quant.widths())},
-               {"seed", config.seed},          {"random", config.method->is_random()}};
-  for (const auto& [key, value] : config.flat()) json["config"][key] = value;
-  json["axes"] = Json::object();
-  for (const auto& [key, value] : planned.trial.axes) json["axes"][key] = value;
+               {"seed", config.seed},          {"random", config.is_random()}};
+  json["config"] = options_of(planned.trial);
+  json["axes"] = axes_of(planned.trial);
   for (const auto& [key, value] : planned.identity.text) json["inputs"][key] = value;
   json["token_ranges"] = Json::object();
   for (const auto& [name, range] : planned.identity.token_ranges) {
@@ -154,7 +177,7 @@ std::string yaml_text(const std::string& value) {
 }
 
 void write_file(const fs::path& file, const std::string& text) {
-  const fs::path beside = file.string() + fmt::format(".tmp-{}", getpid());
+  const fs::path beside = file.string() + ".tmp-" + process_name();
   {
     std::ofstream out(beside, std::ios::binary);
     out << text;
@@ -172,6 +195,13 @@ PlannedTrial plan_trial(const Trial& trial) {
   std::string text = fmt::format(
       "executor {}\nmethod {}\nbackend {}\npreset {}\n", kExecutorVersion,
       method_info(trial.config->method_name).result_version, math_backend(), RUQ_PRESET);
+  const QuantSettings& quant = trial.config->quant;
+  if (const int version = rounding_version(quant.rounding); version > 1) {
+    text += fmt::format("rounding {}\n", version);
+  }
+  if (const int revision = trial.config->method->revision(quant); revision > 0) {
+    text += fmt::format("revision {}\n", revision);
+  }
   // A path is not part of the identity: the digests of what it leads to are.
   for (const auto& [key, value] : trial.config->flat_changes()) {
     if (key.ends_with(".path")) continue;
@@ -205,8 +235,8 @@ std::string recorded_status(const fs::path& root, const std::string& id) {
 }
 
 double recorded_processor_seconds(const fs::path& root, const std::string& id) {
-  const Json timing = Json::parse(read_file(root / id / "timing.json"));
-  return timing["total_seconds"].get<double>() * timing["threads"].get<double>();
+  const Json timing = recorded_json(root / id / "timing.json");
+  return timing.value("total_seconds", 0.0) * timing.value("threads", 0.0);
 }
 
 RunFolder::RunFolder(fs::path root, const Sweep& sweep) : root_(std::move(root)) {
@@ -238,32 +268,55 @@ void RunFolder::fail(const PlannedTrial& planned, const std::string& why) const 
   write_file(of(planned.id) / "status", fmt::format("failed: {}\n", line));
 }
 
+namespace {
+
+SummaryRow row_of(const RunFolder& folder, const PlannedTrial& planned) {
+  SummaryRow row{planned.id, folder.status(planned.id), {}, {}};
+  if (row.status != "done") {
+    row.results = {{"method", planned.trial.config->method_name},
+                   {"widths", to_string(planned.trial.config->quant.widths())},
+                   {"about", planned.trial.label}};
+    return row;
+  }
+  row.results = recorded_json(folder.of(planned.id) / "results.json");
+  row.timing = recorded_json(folder.of(planned.id) / "timing.json");
+  row.results["config"] = options_of(planned.trial);
+  row.results["axes"] = axes_of(planned.trial);
+  return row;
+}
+
+// Writes the file, or removes what an earlier run left where there is nothing to say.
+void write_or_remove(const fs::path& file, const Json& content) {
+  if (content.empty()) {
+    fs::remove(file);
+  } else {
+    write_file(file, content.dump(1) + "\n");
+  }
+}
+
+}  // namespace
+
 void RunFolder::summarize(const Sweep& sweep, const std::vector<PlannedTrial>& trials) const {
   std::vector<SummaryRow> rows;
+  Json resolved = Json::object();
   for (const PlannedTrial& planned : trials) {
-    SummaryRow row{planned.id, status(planned.id), {}, {}};
-    if (row.status == "done") {
-      row.results = Json::parse(read_file(of(planned.id) / "results.json"));
-      // An option that is younger than the trial had its default there, or the id would differ.
-      for (const auto& [name, value] : planned.trial.config->flat()) {
-        row.results["config"].emplace(name, value);
-      }
-      row.timing = Json::parse(read_file(of(planned.id) / "timing.json"));
-    } else {
-      row.results = {{"method", planned.trial.config->method_name},
-                     {"widths", to_string(planned.trial.config->quant.widths())},
-                     {"about", planned.trial.label}};
+    rows.push_back(row_of(*this, planned));
+    if (rows.back().status != "done") continue;
+    resolved[planned.id] = {{"axes", rows.back().results["axes"]}, {"config", Json::object()}};
+    const Json recorded = recorded_json(of(planned.id) / "results.json")["config"];
+    for (const auto& [name, value] : rows.back().results["config"].items()) {
+      if (!recorded.contains(name)) resolved[planned.id]["config"][name] = value;
     }
-    rows.push_back(std::move(row));
   }
   write_file(root_ / "summary.csv", summary_csv(sweep, rows));
   const std::vector<TrendVerdict> verdicts = judge_trends(sweep, rows);
   write_file(root_ / "summary.md", summary_markdown(sweep, rows) + trends_markdown(verdicts));
-  if (!verdicts.empty()) write_file(root_ / "trends.json", trends_json(verdicts).dump(1) + "\n");
+  write_or_remove(root_ / "trends.json", trends_json(verdicts));
+  write_or_remove(root_ / "resolved.json", resolved);
 }
 
 double recorded_metric(const RunFolder& folder, const std::string& id, const std::string& metric) {
-  const Json json = Json::parse(read_file(folder.of(id) / "results.json"));
+  const Json json = recorded_json(folder.of(id) / "results.json");
   const auto found = json["metrics"].find(metric);
   if (found != json["metrics"].end()) return found->get<double>();
   std::vector<std::string> known;

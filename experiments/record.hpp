@@ -64,7 +64,9 @@ class RunFolder {
   void finish(const PlannedTrial& planned, const TrialResult& result) const;
   void fail(const PlannedTrial& planned, const std::string& why) const;
 
-  /// summary.csv (one row a trial, in the order given) and summary.md, from the trial folders.
+  /// summary.csv (one row a trial, in the order given), summary.md, trends.json where there are
+  /// trends, and resolved.json: of every finished trial its axes, and the options that are younger
+  /// than its results with the values they had. Error naming a file of a trial that cannot be read.
   void summarize(const Sweep& sweep, const std::vector<PlannedTrial>& trials) const;
 
  private:

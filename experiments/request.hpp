@@ -17,6 +17,7 @@ struct Request {
   std::vector<std::string> only;  ///< leave the trials that have these values, "key=a,b"
   std::filesystem::path out;      ///< run folder, or file of a dump; empty: runs/<config>
   std::optional<Index> trial;     ///< this trial alone
+  std::string id;                 ///< what that trial must be; empty: whatever it is
   Index jobs = 1;
   Index threads = 0;  ///< of each job; 0: all processors divided among the jobs
   bool force = false;

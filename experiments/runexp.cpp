@@ -89,7 +89,9 @@ int dispatch(const po::variables_map& map, ruq::Request request, std::vector<std
 int start(int argc, char** argv) {
   const po::options_description visible = options();
   po::options_description all;
-  all.add(visible).add_options()("words", po::value<std::vector<std::string>>());
+  // `id`: what a worker must find under the number of its trial.
+  all.add(visible).add_options()("words", po::value<std::vector<std::string>>())(
+      "id", po::value<std::string>()->default_value(""));
   po::positional_options_description positions;
   positions.add("words", -1);
   po::variables_map map;
@@ -99,10 +101,11 @@ int start(int argc, char** argv) {
     std::cout << kUsage << "\n" << visible << "\n" << ruq::options_reference();
     return 0;
   }
-  if (map.contains("verbose")) ruq::logger().set_level(spdlog::level::debug);
-  if (map.contains("quiet")) ruq::logger().set_level(spdlog::level::warn);
+  if (map.contains("verbose")) ruq::set_verbosity(spdlog::level::debug);
+  if (map.contains("quiet")) ruq::set_verbosity(spdlog::level::warn);
   ruq::Request request;
   request.program = argv[0];
+  request.id = map["id"].as<std::string>();
   request.out = map["out"].as<std::string>();
   request.jobs = map["jobs"].as<ruq::Index>();
   request.threads = map["threads"].as<ruq::Index>();

@@ -44,45 +44,6 @@ std::string pairing_key(const SummaryRow& row) {
   return key;
 }
 
-std::string smoothing_of(const SummaryRow& row) {
-  const auto& config = row.results["config"];
-  return config.contains("method.smoothing") ? config["method.smoothing"].get<std::string>()
-                                             : "none";
-}
-
-struct Paired {
-  double difference = 0;
-  double error = 0;
-};
-
-// nll of `row` minus that of `method`, window by window.
-std::optional<Paired> against(const SummaryRow& row, const std::vector<SummaryRow>& rows,
-                              const std::string& method) {
-  if (!has_windows(row)) return std::nullopt;
-  std::vector<const SummaryRow*> references;
-  for (const SummaryRow& other : rows) {
-    if (has_windows(other) && other.results["method"] == method &&
-        pairing_key(other) == pairing_key(row)) {
-      references.push_back(&other);
-    }
-  }
-  const auto same_smoothing = [&](const SummaryRow* other) {
-    return smoothing_of(*other) == smoothing_of(row);
-  };
-  if (std::any_of(references.begin(), references.end(), same_smoothing)) {
-    std::erase_if(references, [&](const auto* other) { return !same_smoothing(other); });
-  }
-  if (references.empty()) return std::nullopt;
-  auto differences = row.results["windows"]["nll"].get<std::vector<double>>();
-  for (const SummaryRow* reference : references) {
-    const auto nll = reference->results["windows"]["nll"].get<std::vector<double>>();
-    for (std::size_t w = 0; w < differences.size(); ++w) {
-      differences[w] -= nll[w] / static_cast<double>(references.size());
-    }
-  }
-  return Paired{mean(differences), standard_error(differences)};
-}
-
 std::string quoted(const std::string& text) {
   if (text.find_first_of(",\"\n") == std::string::npos) return text;
   std::string result = "\"";
@@ -123,6 +84,54 @@ struct Group {
   }
 };
 
+struct Paired {
+  double difference = 0;
+  double error = 0;
+};
+
+// Loss of every window, averaged over the seeds.
+std::vector<double> window_losses(const Group& group) {
+  std::vector<double> losses;
+  for (const SummaryRow* row : group.rows) {
+    const auto nll = row->results["windows"]["nll"].get<std::vector<double>>();
+    losses.resize(nll.size());
+    for (std::size_t w = 0; w < losses.size(); ++w) {
+      losses[w] += nll[w] / static_cast<double>(group.rows.size());
+    }
+  }
+  return losses;
+}
+
+bool diverged(const Group& group) {
+  return std::any_of(group.rows.begin(), group.rows.end(), [](const SummaryRow* row) {
+    return !row->results.value("diverged", "").empty();
+  });
+}
+
+// The variant of `method` that `row` is held against: of those on the same windows with equal
+// quantizers the one with the lowest loss, for a claim is held against the strongest.
+const Group* reference_of(const SummaryRow& row, const std::vector<Group>& groups,
+                          const std::string& method) {
+  const Group* best = nullptr;
+  for (const Group& group : groups) {
+    const SummaryRow& one = *group.rows.front();
+    if (one.results["method"] != method || !has_windows(one) || diverged(group)) continue;
+    if (pairing_key(one) != pairing_key(row)) continue;
+    if (best == nullptr || mean(window_losses(group)) < mean(window_losses(*best))) best = &group;
+  }
+  return best;
+}
+
+// Losses of windows of a trial like `row` minus those of the reference method.
+std::optional<Paired> against(const std::vector<double>& losses, const SummaryRow& row,
+                              const std::vector<Group>& groups, const std::string& method) {
+  const Group* reference = reference_of(row, groups, method);
+  if (reference == nullptr) return std::nullopt;
+  std::vector<double> differences = window_losses(*reference);
+  for (std::size_t w = 0; w < losses.size(); ++w) differences[w] = losses[w] - differences[w];
+  return Paired{mean(differences), standard_error(differences)};
+}
+
 // "ruquant method.rotation=givens seed=2" → "ruquant rotation=givens".
 std::string label_without_seed(const std::string& about) {
   std::istringstream words(about);
@@ -160,20 +169,10 @@ std::string with_interval(const std::vector<double>& values, int digits) {
 }
 
 // Mean over a group's seeds of the paired difference, with its standard error over windows.
-std::string group_against(const Group& group, const std::vector<SummaryRow>& rows,
+std::string group_against(const Group& group, const std::vector<Group>& groups,
                           const std::string& method) {
-  SummaryRow averaged = *group.rows.front();
-  if (!has_windows(averaged)) return "";
-  auto nll = averaged.results["windows"]["nll"].get<std::vector<double>>();
-  for (std::size_t w = 0; w < nll.size(); ++w) {
-    nll[w] = 0;
-    for (const SummaryRow* row : group.rows) {
-      nll[w] +=
-          row->results["windows"]["nll"][w].get<double>() / static_cast<double>(group.rows.size());
-    }
-  }
-  averaged.results["windows"]["nll"] = nll;
-  const auto paired = against(averaged, rows, method);
+  if (!has_windows(*group.rows.front())) return "";
+  const auto paired = against(window_losses(group), *group.rows.front(), groups, method);
   return paired ? fmt::format("{:+.3f} ({:.3f})", paired->difference, paired->error) : "";
 }
 
@@ -225,6 +224,7 @@ std::string summary_csv(const Sweep& sweep, const std::vector<SummaryRow>& rows)
   text += ",nll_minus_rtn,nll_minus_rtn_se,nll_minus_quarot,nll_minus_quarot_se";
   for (const auto& time : times) text += "," + time;
   text += "\n";
+  const std::vector<Group> groups = groups_of(rows);
   for (const SummaryRow& row : rows) {
     text += fmt::format("{},{},{},{}", row.id, quoted(row.status),
                         row.results["method"].get<std::string>(),
@@ -232,7 +232,10 @@ std::string summary_csv(const Sweep& sweep, const std::vector<SummaryRow>& rows)
     for (const auto& axis : axes) text += "," + quoted(text_at(row.results, "axes", axis));
     for (const auto& metric : metrics) text += "," + text_at(row.results, "metrics", metric);
     for (const char* method : {"rtn", "quarot"}) {
-      const auto paired = against(row, rows, method);
+      std::optional<Paired> paired;
+      if (has_windows(row)) {
+        paired = against(row.results["windows"]["nll"], row, groups, method);
+      }
       text +=
           paired ? fmt::format(",{},{}", number(paired->difference), number(paired->error)) : ",,";
     }
@@ -319,15 +322,15 @@ std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& 
         "| plan + weights, s | peak memory, MiB |\n"
         "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for (const Group* group : here) {
-      text += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-                          group->label, group->rows.size(), loss_cell(*group),
-                          with_interval(group->metric(perplexity_name(*group)), 2),
-                          with_interval(group->metric("kl"), 3),
-                          with_interval(group->metric("agreement"), 3),
-                          with_interval(group->metric("tensor.output_error_db"), 2),
-                          group_against(*group, rows, "rtn"), group_against(*group, rows, "quarot"),
-                          plain_mean(group->metric("weight.effective_bits"), 2),
-                          construction(*group), plain_mean(group->time("peak_memory_mib"), 0));
+      text += fmt::format(
+          "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", group->label,
+          group->rows.size(), loss_cell(*group),
+          with_interval(group->metric(perplexity_name(*group)), 2),
+          with_interval(group->metric("kl"), 3), with_interval(group->metric("agreement"), 3),
+          with_interval(group->metric("tensor.output_error_db"), 2),
+          group_against(*group, groups, "rtn"), group_against(*group, groups, "quarot"),
+          plain_mean(group->metric("weight.effective_bits"), 2), construction(*group),
+          plain_mean(group->time("peak_memory_mib"), 0));
     }
     for (const Group* group : here) {
       const std::string why = diverged_reason(*group);
@@ -337,7 +340,8 @@ std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& 
   text += learning_table(groups);
   text +=
       "\nIntervals are 95 % Student-t intervals over seeds. Paired differences are in nats over "
-      "the same windows at equal quantizers, with the standard error over windows.\n";
+      "the same windows at equal quantizers, with the standard error over windows, against the "
+      "variant of rtn or quarot with the lowest loss.\n";
   std::set<std::string> fallbacks;
   for (const SummaryRow& row : rows) {
     if (!done(row)) continue;

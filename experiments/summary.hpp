@@ -2,8 +2,9 @@
 //
 // Paired differences: every trial scores the same windows, so a trial and a reference method are
 // compared window by window, d_w = nll_w − ref_w, with the standard error of the mean of d over
-// windows. The reference is the mean over the seeds of that method at equal quantizers (all quant.*
-// options equal) and, where the method has it, equal smoothing.
+// windows. The reference is the mean over seeds of one variant of that method, the one with the
+// lowest loss at equal quantizers (all quant.* options equal) that did not diverge: what
+// analysis/compare.py holds a claim against, too.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -14,7 +15,8 @@
 
 namespace ruq {
 
-/// One trial as its folder tells it; results and timing are empty objects unless it is done.
+/// One trial as its folder tells it; results and timing are empty objects unless it is done. Its
+/// results.config has the options of the configuration, in their order.
 struct SummaryRow {
   std::string id;
   std::string status;

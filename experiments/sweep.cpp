@@ -128,7 +128,7 @@ class Resolver {
       return report(fmt::format("{}: {}", named->second.origin, problem.what()));
     }
     if (!apply(chosen, *trial.config)) return;
-    if (!trial.config->method->is_random()) trial.config->seed = 0;
+    if (!trial.config->is_random()) trial.config->seed = 0;
     finish(std::move(trial), swept, axis_keys);
   }
 
@@ -189,7 +189,7 @@ class Resolver {
     if (!identities_.insert(identity).second) return;
     for (const auto& [key, value] : flat) {
       if (!axis_keys.contains(key)) continue;
-      if (key == "seed" && !trial.config->method->is_random()) continue;
+      if (key == "seed" && !trial.config->is_random()) continue;
       trial.axes.emplace_back(key, value);
     }
     // The label says what this trial's own grid varies; the axes hold every swept option.

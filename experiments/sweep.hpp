@@ -2,10 +2,11 @@
 //
 //   about: one line for people
 //   check: parse                       or a map, see Check
-//   trends:                            what is expected, written down before the run
+//   trends:                            what is expected
 //     - claim: zigzag helps
 //       lower: {method.partition: zigzag}
 //       than: {method.partition: contiguous}
+//       margin: 0.05                   for a claim of "no worse than": by how much it may be worse
 //   base: [common.yaml]                files laid under this one, relative to it
 //   text: {source: wikitext2}          options, nested or dotted ("text.source")
 //   sweep:                             a grid, or a list of grids that are put one after another

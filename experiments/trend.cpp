@@ -96,9 +96,10 @@ TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
     if (std::isfinite(over_windows) && wider) result.half_width = over_windows;
   }
   if (!std::isfinite(result.half_width)) return result;
-  result.verdict = result.difference + result.half_width < 0   ? "confirmed"
-                   : result.difference - result.half_width > 0 ? "not confirmed"
-                                                               : "unresolved";
+  const double excess = result.difference - trend.margin;
+  result.verdict = excess + result.half_width < 0   ? "confirmed"
+                   : excess - result.half_width > 0 ? "contradicted"
+                                                    : "unresolved";
   return result;
 }
 
@@ -119,13 +120,15 @@ std::vector<TrendVerdict> judge_trends(const Sweep& sweep, const std::vector<Sum
 std::string trends_markdown(const std::vector<TrendVerdict>& verdicts) {
   if (verdicts.empty()) return "";
   std::string text =
-      "\n## Expected trends\n\nWritten down before the run. A difference is that of paired trials, "
-      "with "
-      "the wider of its 95 % intervals over trials and over windows.\n\n"
-      "| claim | metric | difference | pairs | verdict |\n|---|---|---|---|---|\n";
+      "\n## Expected trends\n\nAs the configuration states them. A difference is that of paired "
+      "trials, with the wider of its 95 % intervals over trials and over windows; where there is a "
+      "margin, the claim is that the difference stays below it.\n\n"
+      "| claim | metric | difference | margin | pairs | verdict |\n|---|---|---|---|---|---|\n";
   for (const TrendVerdict& verdict : verdicts) {
-    text += fmt::format("| {} | {} | {} | {} | {} |\n", verdict.trend.claim, verdict.trend.metric,
-                        interval_words(verdict), verdict.pairs, verdict.verdict);
+    text += fmt::format("| {} | {} | {} | {} | {} | {} |\n", verdict.trend.claim,
+                        verdict.trend.metric, interval_words(verdict),
+                        verdict.trend.margin > 0 ? fmt::format("{}", verdict.trend.margin) : "",
+                        verdict.pairs, verdict.verdict);
   }
   return text;
 }
@@ -133,11 +136,9 @@ std::string trends_markdown(const std::vector<TrendVerdict>& verdicts) {
 Json trends_json(const std::vector<TrendVerdict>& verdicts) {
   Json list = Json::array();
   for (const TrendVerdict& verdict : verdicts) {
-    Json item = {{"claim", verdict.trend.claim},
-                 {"metric", verdict.trend.metric},
-                 {"verdict", verdict.verdict},
-                 {"difference", verdict.difference},
-                 {"pairs", verdict.pairs}};
+    Json item = {{"claim", verdict.trend.claim},   {"metric", verdict.trend.metric},
+                 {"verdict", verdict.verdict},     {"difference", verdict.difference},
+                 {"margin", verdict.trend.margin}, {"pairs", verdict.pairs}};
     if (std::isfinite(verdict.half_width)) item["half_width"] = verdict.half_width;
     list.push_back(std::move(item));
   }

@@ -1,12 +1,14 @@
-// Trends: what a configuration expects of its sweep, written down before it is run, judged after.
+// Trends: what a configuration expects of its sweep, judged after the run.
 //
 // "lower than" is a paired comparison. Trials of the two sets are paired when they have the same
 // seed (a method that draws nothing goes with every seed) and agree in all options that neither set
 // names and both methods have, the method among them, but for those that the trend ignores. The
 // difference of the metric gets two 95 % intervals (Student t): over the paired trials, and, where
 // the metric is the loss, over windows after averaging the pairs. The wider of those that exist
-// decides: `confirmed` when it lies below zero, `not confirmed` when above, else `unresolved`;
-// `no data` when nothing can be paired or nothing says how far the difference may be off.
+// decides: `confirmed` when it lies below the trend's margin (zero unless one is given), which says
+// that the first set is no worse than the second by more than that; `contradicted` when above, else
+// `unresolved`; `no data` when nothing can be paired or nothing says how far the difference may be
+// off.
 #pragma once
 
 #include <string>

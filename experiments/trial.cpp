@@ -50,8 +50,9 @@ std::string plan_key(const Config& config, const std::string& session_key) {
   RoundingOptions options;
   Fields of_rounding;
   ruq::bind(of_rounding, options, "quant.");
-  std::string key = fmt::format("{} {} {} {}", session_key, kExecutorVersion, config.method_name,
-                                method_info(config.method_name).result_version);
+  std::string key = fmt::format("{} {} {} {}", session_key, config.method_name,
+                                method_info(config.method_name).result_version,
+                                config.method->revision(config.quant));
   for (const auto& [name, value] : config.flat_changes()) {
     if (name == "quant.rounding" || of_rounding.find(name) != nullptr) continue;
     if (name.starts_with("method.") || name.starts_with("quant.") || name == "seed") {
@@ -127,7 +128,8 @@ ModelSession<float>& Workbench::Impl::calibration(const Config& config) {
 }
 
 const Matrix<float>& Workbench::Impl::float_states(const Config& config) {
-  const auto ids = evaluated_tokens(config, tokens);
+  const std::vector<std::int32_t> evaluated = evaluated_tokens(config, tokens);
+  const std::span<const std::int32_t> ids(evaluated);
   const Index length = config.evaluation.window_tokens;
   const std::string key = fmt::format("{} {} {} {}", known_model_digest(loaded.model), ids_key(ids),
                                       length, math_backend());
@@ -247,7 +249,8 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
   const CalibrationOptions& options = config.calibration;
   const ModelSession<float>& session_here = calibration(config);
   return {session_here.windows(options.windows, options.window_tokens, "samples"),
-          options.window_tokens, learned_rounding<float>};
+          options.window_tokens, learned_rounding<float>,
+          Stream(static_cast<std::uint64_t>(config.seed), "rounding")};
 }
 
 // The float model's likelihoods are the same for every trial, so they are kept.
@@ -293,7 +296,8 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
                               planned.learning().end());
   measure_learning(result.plan, result);
 
-  const auto ids = evaluated_tokens(config, tokens);
+  const std::vector<std::int32_t> evaluated = evaluated_tokens(config, tokens);
+  const std::span<const std::int32_t> ids(evaluated);
   const Index length = config.evaluation.window_tokens;
   WindowScores scores, floats;
   for (Index begin = 0; begin < std::ssize(ids); begin += length) {

@@ -12,9 +12,15 @@ spdlog::logger& logger() {
     auto made = std::make_shared<spdlog::logger>(
         "ruquant", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
     made->set_pattern("%^%l%$ %v");
+    made->flush_on(spdlog::level::info);  // a process that is killed leaves what it said
     return made;
   }();
   return *instance;
+}
+
+void set_verbosity(spdlog::level::level_enum level) {
+  logger().sinks().front()->set_level(level);
+  logger().set_level(std::min(level, spdlog::level::info));
 }
 
 LogFile::LogFile(const std::filesystem::path& file)

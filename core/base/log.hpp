@@ -23,4 +23,8 @@ class LogFile {
 /// The logger; the first call creates it.
 spdlog::logger& logger();
 
+/// The least level that goes to standard error (info unless set). Files get info and above whatever
+/// standard error gets, and debug where that does.
+void set_verbosity(spdlog::level::level_enum level);
+
 }  // namespace ruq

@@ -1,7 +1,10 @@
 #include "ruquant/base/machine.hpp"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <fstream>
 #include <string>
 
@@ -27,6 +30,14 @@ std::string processor_name() {
     if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
   }
   return "unknown";
+}
+
+std::string process_name() {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  std::string name = host.data();
+  std::replace(name.begin(), name.end(), '/', '-');
+  return name + "-" + std::to_string(getpid());
 }
 
 double cpu_seconds() {

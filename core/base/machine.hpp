@@ -8,6 +8,10 @@ namespace ruq {
 /// The processor by its own name; "unknown" where the system does not say.
 std::string processor_name();
 
+/// A name of this process that no other has at the same time on any machine that shares its files:
+/// host and process number, in letters that a file name takes.
+std::string process_name();
+
 /// Seconds that this process has spent on processors, all threads together. Other load on the
 /// machine does not count.
 double cpu_seconds();

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/io/hdf5_handle.hpp"
 
 namespace ruq {
@@ -35,7 +36,7 @@ struct TensorWriter::Impl {
 TensorWriter::TensorWriter(fs::path path) : impl_(std::make_unique<Impl>()) {
   prepare_library();
   impl_->unfinished = path;
-  impl_->unfinished += fmt::format(".tmp-{}", ::getpid());
+  impl_->unfinished += ".tmp-" + process_name();
   impl_->path = std::move(path);
   impl_->file = Handle(
       H5Fcreate(impl_->unfinished.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose);

@@ -60,6 +60,7 @@ class Optimizers {
     for (std::size_t i = 0; i < groups.size(); ++i) {
       with_context(groups[i].name, [&] {
         optimizers_[i].step(0, groups[i].value, gradients[i], rates_[i].at(step));
+        groups[i].value = groups[i].value.cwiseMax(groups[i].lowest).eval();
       });
     }
   }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,7 @@ struct FitGroup {
   Vector<double> value;
   double learning_rate = 0;
   double weight_decay = 0;
+  double lowest = -std::numeric_limits<double>::infinity();  ///< what a step leaves below is raised
 };
 
 /// From numbers to what the block takes, and the chain rule back.

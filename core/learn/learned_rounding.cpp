@@ -165,7 +165,7 @@ void learned_rounding(const BlockTask<S>& task) {
   };
   record.initial_loss = loss_over(0, train);
   if (options.held_out > 0) record.held_out_initial = loss_over(train, samples.windows());
-  Stream stream(static_cast<std::uint64_t>(task.layer), "learned rounding");
+  Stream stream = task.draws.child("mixing");
   const LearningRate rate{LearningRate::Shape::cosine, 1, 0, epochs * train};
   const double count = static_cast<double>(samples.length * samples.target.cols());
   for (Index step = 0; step < epochs * train; ++step) {

@@ -6,8 +6,8 @@
 // the float block's output on the float stream, as mean squared error. One window a step, in order;
 // the learning rate falls to zero along half a cosine. The block's input takes every entry from the
 // quantized or from the float stream by the toss of a coin (QDrop). Codes are renewed as
-// UniquanfOptions says. Clip factors that a method learned for weight rows are not used: steps are
-// learned here. The last windows are kept out and judge.
+// UniquanfOptions says. Clip factors that a method learned for weight rows are the ends that steps
+// start from. The last windows are kept out and judge.
 #pragma once
 
 #include "ruquant/model/fuse.hpp"

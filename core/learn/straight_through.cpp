@@ -45,7 +45,7 @@ struct StepSlope {
 template <class S>
 StepSlope<S> step_slope(S lo, S hi, S step, const QuantSpec& spec) {
   const auto slope = [&](S width, Index divisor) {
-    const bool follows = spec.search
+    const bool follows = spec.search && spec.rule != GridRule::omniquant
                              ? !spec.symmetric || width >= S(kSearchFloor)
                              : std::abs(step * static_cast<S>(divisor) - width) <= S(1e-3) * width;
     return width > 0 && follows ? step / width : S(0);

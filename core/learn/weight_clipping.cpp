@@ -13,16 +13,23 @@ namespace {
 // Where a scale is folded into what produces the tensor.
 constexpr std::array kScaledSites = {SiteKind::attn_in, SiteKind::mlp_in, SiteKind::mlp_out};
 
-Vector<double> folded_scale(const Transform<double>& folded, SiteKind kind, Index width) {
+// What activations are divided by; the step folded there multiplies by the inverse.
+Vector<double> folded_divisor(const Transform<double>& folded, SiteKind kind, Index width) {
   if (folded.is_identity()) return Vector<double>::Ones(width);
   const auto* scale = std::get_if<Scale<double>>(&folded.steps().front());
   if (scale == nullptr || folded.steps().size() != 1) {
     fail("{}: only a scale can be learned here, found: {}", to_string(kind), folded.describe());
   }
-  return scale->factor;
+  return scale->factor.cwiseInverse().cwiseMax(kLeastScale);
 }
 
-// Numbers of one block: γ low and γ high of every linear, then the scales.
+Transform<double> division_by(const Vector<double>& divisor) {
+  Transform<double> division(divisor.size());
+  division.append(Scale<double>{divisor.cwiseInverse()});
+  return division;
+}
+
+// Numbers of one block: γ low and γ high of every linear, then the divisors.
 class ClippingChart {
  public:
   ClippingChart(const ModelConfig& config, const WeightClippingOptions& options,
@@ -39,8 +46,8 @@ class ClippingChart {
     if (!scales_) return;
     for (const SiteKind kind : kScaledSites) {
       groups.push_back({"scale of " + to_string(kind),
-                        folded_scale(layer[kind].folded, kind, config.site_width(kind)),
-                        options.scale_rate});
+                        folded_divisor(layer[kind].folded, kind, config.site_width(kind)),
+                        options.scale_rate, 0, kLeastScale});
     }
   }
 
@@ -62,9 +69,7 @@ class ClippingChart {
     }
     if (!scales_) return parameters;
     for (const SiteKind kind : kScaledSites) {
-      Transform<double> scaled(now[i].value.size());
-      scaled.append(Scale<double>{now[i++].value});
-      parameters.online[kind] = scaled.then(start_.online[kind]);
+      parameters.online[kind] = division_by(now[i++].value).then(start_.online[kind]);
     }
     return parameters;
   }
@@ -73,9 +78,7 @@ class ClippingChart {
     if (!scales_) return;
     std::size_t i = groups.size() - kScaledSites.size();
     for (const SiteKind kind : kScaledSites) {
-      Transform<double> scaled(groups[i].value.size());
-      scaled.append(Scale<double>{groups[i++].value});
-      layer[kind].folded = std::move(scaled);
+      layer[kind].folded = division_by(groups[i++].value);
     }
   }
 
@@ -101,7 +104,10 @@ class ClippingChart {
     }
     if (!scales_) return result;
     for (const SiteKind kind : kScaledSites) {
-      result.push_back(gradients.online[kind].front().vector);
+      // ∂L/∂s = −∂L/∂(1/s) / s²
+      const Vector<double>& s = now[result.size()].value;
+      const Vector<double>& by_factor = gradients.online[kind].front().vector;
+      result.push_back(-(by_factor.array() / s.array().square()).matrix());
     }
     return result;
   }
@@ -164,7 +170,7 @@ void learn_weight_clips(const ModelConfig& config, const BlockView<S>& block,
 template <class S>
 void learn_weight_clips(CalibrationSession<S>& session, const WeightClippingOptions& options,
                         Plan& plan) {
-  if (!options.learns()) return;
+  if (!options.learns() || !plan.quant.rounds()) return;
   session.walk_blocks(options.schedule.windows, plan, [&](const BlockView<S>& block, Plan& drawn) {
     learn_weight_clips(session.config(), block, options, drawn);
   });

@@ -3,9 +3,12 @@
 // value, which take the place of the clip ratio. They are learned block after block on the
 // quantized stream, by AdamW without decay at a constant rate, on the block's output error.
 //
-// The published code can learn scales beside them (LET). Here this is `let`: the scales that the
-// plan folds at attn_in, mlp_in and mlp_out move too, from where they stand; what else LET has
-// (shifts, scales of queries and keys and of the values) is left out.
+// The published code can learn scales beside them (LET). Here this is `let`: the divisors s of
+// activations that the plan folds at attn_in, mlp_in and mlp_out move too, from where they stand;
+// what else LET has (shifts, scales of queries and keys and of the values) is left out. As
+// published the numbers learned are s, not the factors 1/s, and are kept from zero by kLeastScale.
+// Published code keeps their size above it and lets the sign change; here they stay positive: a
+// negative one would turn rows of the weights that it is folded into, under learned clip factors.
 #pragma once
 
 #include "ruquant/base/fields.hpp"
@@ -17,13 +20,14 @@ namespace ruq {
 /// steps: the short schedule makes up for its few steps by a larger one.
 inline constexpr double kShortClipRate = 0.3;
 inline constexpr double kPaperClipRate = 5e-3;  ///< the published code has 1e-2
+inline constexpr double kLeastScale = 1e-2;     ///< of a learned divisor
 
 struct WeightClippingOptions {
   LearningSchedule schedule{};
   bool clips = true;    ///< LWC
   bool scales = false;  ///< LET, the part of it that is here
   double learning_rate = kShortClipRate;
-  double scale_rate = 1e-2;  ///< of the scales as they multiply; the published code has 5e-3
+  double scale_rate = 1e-2;  ///< of the divisors; the published code has 5e-3
 
   bool learns() const { return clips || scales; }
 };
@@ -40,7 +44,8 @@ template <class S>
 void learn_weight_clips(const ModelConfig& config, const BlockView<S>& block,
                         const WeightClippingOptions& options, Plan& plan);
 
-/// The same for all blocks of the session's model, in order. Nothing if nothing is to be learned.
+/// The same for all blocks of the session's model, in order. Nothing if nothing is to be learned or
+/// nothing is rounded.
 template <class S>
 void learn_weight_clips(CalibrationSession<S>& session, const WeightClippingOptions& options,
                         Plan& plan);

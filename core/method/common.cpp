@@ -153,6 +153,15 @@ Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan,
 }
 
 void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
+  for (const auto& [name, spec] :
+       {std::pair("quant.weight", &quant.weight), std::pair("quant.activation", &quant.activation),
+        std::pair("quant.queries", &quant.queries), std::pair("quant.keys", &quant.keys),
+        std::pair("quant.values", &quant.values)}) {
+    if (spec->search && spec->rule == GridRule::omniquant) {
+      fail("{}.search: found true under rule {}, expected quarot_weight or quarot_activation", name,
+           to_string(spec->rule));
+    }
+  }
   for (const Linear linear : kLinears) {
     const Index width = config.in_width(linear);
     if (quant.weight.rounds()) {
@@ -171,6 +180,14 @@ void check_quantizers(const ModelConfig& config, const QuantSettings& quant) {
     if (!spec->rounds()) continue;
     with_context(name, [&] { return group_width(*spec, config.head_width); });
   }
+}
+
+void check_rounds(const std::string& key, const std::string& found, const QuantSettings& quant) {
+  if (quant.weight.rounds() || quant.activation.rounds()) return;
+  fail(
+      "{}: found {} at {}, expected weights or activations of less than 16 bits: there is no error "
+      "to learn from",
+      key, found, to_string(quant.widths()));
 }
 
 template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<float>&, double);

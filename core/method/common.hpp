@@ -63,6 +63,10 @@ Matrix<double> stacked_weights(CalibrationSession<S>& session, const Plan& plan,
 /// Error if any quantizer of `quant` does not fit the model's shapes.
 void check_quantizers(const ModelConfig& config, const QuantSettings& quant);
 
+/// Error if neither weights nor activations are rounded, so that what `key` asks for by `found` has
+/// no error to learn from.
+void check_rounds(const std::string& key, const std::string& found, const QuantSettings& quant);
+
 /// Forwards both instantiations to Derived::draw_up<S>(session, quant, stream).
 template <class Derived>
 class MethodBase : public Method {

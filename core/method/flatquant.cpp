@@ -57,7 +57,7 @@ class FlatQuant final : public MethodBase<FlatQuant> {
       blocks.push_back(start(session, l, stream.child(fmt::format("layers.{}", l))));
       write(session, blocks.back(), l, plan);
     }
-    if (!parts_.any()) return plan;
+    if (!parts_.any() || !quant.rounds()) return plan;  // nothing to learn from
     session.walk_blocks(schedule_.windows, plan, [&](const BlockView<S>& block, Plan& drawn) {
       FlatBlock& flat = blocks[static_cast<std::size_t>(block.layer)];
       drawn.learning.push_back(

@@ -139,6 +139,9 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     ruq::bind(fields, clips_.windows);
   }
   bool is_random() const override { return true; }
+  int revision(const QuantSettings& quant) const override {
+    return quant.attn_out_group_size > 0 ? 1 : 0;
+  }
   bool needs_model() const override { return learn_clips_; }
 
   template <class S>
@@ -308,8 +311,8 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     }
     if (!split.held_out.empty()) {
       const BalancedHeads held_out = head_objective(config, x, layer, split.held_out, start);
-      judge_held_out({gathered(x, split.held_out), of_query_heads}, weights, plan.quant, &held_out,
-                     start, maps, record);
+      judge_held_out({gathered(x, split.held_out), of_query_heads}, weights,
+                     plan.quant.single(site.kind), &held_out, start, maps, record);
     }
     plan.learning.push_back(std::move(record));
     site_of(plan, site).folded.append(step_of(maps, of_heads));

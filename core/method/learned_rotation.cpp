@@ -48,6 +48,10 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
                "batches that measure the noise of the gradient; 0: not measured");
   }
   bool is_random() const override { return true; }
+  void check(const ModelConfig& config, const QuantSettings& quant) const override {
+    MethodBase::check(config, quant);
+    if (objective_ != "psot") check_rounds("method.objective", objective_, quant);
+  }
 
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,

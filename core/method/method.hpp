@@ -24,6 +24,9 @@ class Method {
   virtual bool is_random() const = 0;
   /// True when the plan cannot be drawn up on dumped activations of single sites.
   virtual bool needs_model() const { return false; }
+  /// Raised where a fix changed the numbers under these options alone; the rest of the results
+  /// stand (MethodInfo::result_version is for all).
+  virtual int revision(const QuantSettings&) const { return 0; }
   /// The plan for a model. Deterministic in (session, options, quant, the stream's seed).
   virtual Plan plan(CalibrationSession<float>& session, const QuantSettings& quant,
                     const Stream& stream) const = 0;

@@ -19,7 +19,7 @@ class OmniQuant final : public MethodBase<OmniQuant> {
                "learn the scales folded at attn_in, mlp_in and mlp_out, from smoothing's");
     ruq::bind(fields, clipping_);
     fields.add("let_rate", clipping_.scale_rate, {.min = 0},
-               "learning rate of the scales (paper 0.01, published code 0.005)");
+               "learning rate of the scales, which divide (paper 0.01, published code 0.005)");
   }
   bool is_random() const override { return false; }
   bool needs_model() const override { return clipping_.learns(); }

@@ -16,7 +16,7 @@ const std::vector<Entry>& entries() {
   static const std::vector<Entry> all = {
       {{"rtn", "round to nearest, no transform", 1}, make_rtn},
       {{"smoothquant", "per-channel scales (arXiv 2211.10438)", 1}, make_smoothquant},
-      {{"omniquant", "scales and learned weight clipping (arXiv 2308.13137)", 1}, make_omniquant},
+      {{"omniquant", "scales and learned weight clipping (arXiv 2308.13137)", 2}, make_omniquant},
       {{"hadamard", "randomized Hadamard over the whole width of every site", 1}, make_hadamard},
       {{"householder", "one block map of reflections towards uniform targets", 1},
        make_householder},

@@ -57,7 +57,7 @@ Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>&
                               .activation_bits = plan.quant.activation.bits,
                               .weight_bits = plan.quant.weight.bits};
   const Matrix<double> weights = stacked_weights(session, plan, site);
-  const Vector<double> start = raised_to_floor(omega, options.omega_floor).normalized();
+  const Vector<double> start = omega.normalized();  // the floor is AdamW's alone
   const ReflectionFit result = optimize_reflection(y, weights, start, fit);
   const SmoothRangeObjective judge(others, weights, start, fit);
   plan.learning.push_back({.where = to_string(site),
@@ -211,7 +211,7 @@ void Ruquant::bind(Fields& fields) {
   fields.add_choice("calibration", options_.calibration, {"mean", "samples", "float"},
                     "Q7: mean sequence or samples through the quantized prefix, or float samples");
   fields.add("omega_floor", options_.omega_floor, {.min = 0, .max = 1},
-             "Q10: floor of |omega_j| at the start of the optimized reflection");
+             "Q10: floor of |omega_j| while AdamW tunes on the block's output");
   fields.add("reflection_iterations", options_.reflection_iterations, {.min = 1, .max = 10000},
              "L-BFGS iterations of the optimized reflection");
   fields.add("reflection_tokens", options_.reflection_tokens, {.min = 1},
@@ -232,12 +232,9 @@ void Ruquant::bind(Fields& fields) {
 
 void Ruquant::check(const ModelConfig& config, const QuantSettings& quant) const {
   MethodBase::check(config, quant);
-  const bool nothing = !quant.weight.rounds() && !quant.activation.rounds();
-  if (options_.global_reflection == "finetuned" && nothing) {
-    fail(
-        "method.global_reflection: found finetuned at {}, expected weights or activations of "
-        "less than 16 bits: there is no error to tune against",
-        to_string(quant.widths()));
+  const std::string& reflection = options_.global_reflection;
+  if (reflection == "finetuned" || reflection == "optimized") {
+    check_rounds("method.global_reflection", reflection, quant);
   }
   check_block_size(config, options_.block_size, options_.ragged);
 }

@@ -30,7 +30,7 @@ struct RuquantOptions {
   /// site; finetuned: the four of a block by the straight-through error of its output, §1.10.
   std::string global_reflection = "init";
   std::string calibration = "mean";  ///< Q7: mean, samples, float
-  double omega_floor = 0.01;  ///< Q10: on the optimized reflection's start, and while AdamW tunes
+  double omega_floor = 0.01;         ///< Q10: while AdamW tunes
   Index reflection_iterations = 30;
   Index reflection_tokens = 256;
   std::string schedule =
@@ -74,6 +74,9 @@ class Ruquant final : public MethodBase<Ruquant> {
   void bind(Fields& fields) override;
   void check(const ModelConfig& config, const QuantSettings& quant) const override;
   bool is_random() const override { return true; }
+  int revision(const QuantSettings&) const override {
+    return options_.global_reflection == "optimized" && options_.omega_floor > 0 ? 1 : 0;
+  }
   bool needs_model() const override { return options_.global_reflection == "finetuned"; }
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,

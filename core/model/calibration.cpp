@@ -33,7 +33,7 @@ void walk_layer(const ModelConfig& config, LayerWeights<S> weights, Index layer,
   Plan here = plan;
   const SiteHook<S> hook = [&](const Site& site, Matrix<S>& tensor) {
     if (is_linear_site(site.kind)) {
-      visit(site, tensor, plan);
+      with_context(to_string(site), [&] { visit(site, tensor, plan); });
       if (!quantized) return;
       install_site(plan, site, weights);
       plan.layers[static_cast<std::size_t>(layer)][site.kind].online.template cast<S>().apply(
@@ -180,7 +180,9 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
       stream.seen.target = stream.original;
       residual.apply(stream.seen.target);
     }
-    visit(BlockView<S>{l, weights, streams[0].seen, streams[1].seen}, plan);
+    with_context(fmt::format("layers.{}", l), [&] {
+      visit(BlockView<S>{l, weights, streams[0].seen, streams[1].seen}, plan);
+    });
     for (Sequences& stream : streams) {
       walk_layer(model_.config, weights, l, options.tokens, true, plan, nothing,
                  stream.seen.quantized_input);

@@ -284,7 +284,11 @@ void PlannedModel<S>::round_with_data(const Plan& plan, const RoundingHelp<S>& h
     if (needs == RoundingNeeds::block) {
       samples.target = samples.float_input;
       block_forward(config, weights, l, help.length, transforms, samples.target);
-      help.learner({plan, config, l, samples, weights, rounded_, learning_});
+      const std::string where = fmt::format("layers.{}", l);
+      const Stream draws = help.draws.child(where);
+      with_context(where, [&] {
+        help.learner({plan, config, l, samples, weights, rounded_, learning_, draws});
+      });
       samples.float_input = std::move(samples.target);
     }
     const SiteHook<S> round_on_the_way = [&](const Site& site, Matrix<S>& tensor) {

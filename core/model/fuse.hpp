@@ -2,6 +2,7 @@
 // goes through these functions, in calibration and in evaluation.
 #pragma once
 
+#include "ruquant/base/rng.hpp"
 #include "ruquant/model/forward.hpp"
 #include "ruquant/model/model.hpp"
 #include "ruquant/quant/plan.hpp"
@@ -71,6 +72,7 @@ struct BlockTask {
   LayerWeights<S>& weights;
   std::vector<RoundedLinear>& rounded;  ///< one entry is added for each linear
   std::vector<LearningRecord>& learning;
+  const Stream& draws;  ///< of this layer
 };
 
 /// What rounding may use beside weight and plan.
@@ -80,6 +82,7 @@ struct RoundingHelp {
   Index length = 0;               ///< tokens of one
   /// Runs the roundings that learn block by block (learn/learned_rounding.hpp).
   std::function<void(const BlockTask<S>&)> learner;
+  Stream draws{0, "rounding"};  ///< what learning draws comes from children named by layer
 };
 
 /// A model whose weights carry a plan. At 16 bits everywhere it computes the float model.

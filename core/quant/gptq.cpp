@@ -22,7 +22,8 @@ template <class S>
 class Sweep {
  public:
   Sweep(const Matrix<S>& weight, const QuantSpec& spec, const HessianFactor& factor,
-        const GptqOptions& options, const KeepMask* keep, const Grid<S>* row_grid)
+        const GptqOptions& options, const KeepMask* keep, const Grid<S>* row_grid,
+        const RowClips<S>* clips)
       : spec_(spec),
         order_(factor.order),
         upper_(factor.upper.cast<S>()),
@@ -30,15 +31,16 @@ class Sweep {
         block_(options.block_columns),
         width_(group_width(spec, weight.cols())),
         fits_on_the_way_(spec.group_size != 0 && !options.static_groups),
-        keep_(keep) {
+        keep_(keep),
+        clips_(clips) {
     Matrix<S> alive = weight;
     for (const Index channel : factor.dead) alive.col(channel).setZero();
     if (fits_on_the_way_) {
       result_.grid = unfitted_grid();
     } else if (spec.group_size != 0) {
-      result_.grid = fit_grid(alive, spec);
+      result_.grid = fit_grid(alive, spec, clips);
     } else {
-      result_.grid = row_grid != nullptr ? *row_grid : fit_grid(weight, spec);
+      result_.grid = row_grid != nullptr ? *row_grid : fit_grid(weight, spec, clips);
     }
     ordered_ = alive(Eigen::all, order_);
     result_.weight.resize(weight.rows(), weight.cols());
@@ -85,8 +87,13 @@ class Sweep {
 
   // The groups that begin inside the block; none of the block's own corrections has been made yet.
   void fit_groups(Index first, Index rows, Index begin, Index count) {
+    RowClips<S> clips;
+    if (clips_ != nullptr) {
+      clips = {clips_->low.segment(first, rows), clips_->high.segment(first, rows)};
+    }
     for (Index c = (begin + width_ - 1) / width_ * width_; c < begin + count; c += width_) {
-      const Grid<S> grid = fit_grid<S>(ordered_.block(first, c, rows, width_), spec_);
+      const Grid<S> grid = fit_grid<S>(ordered_.block(first, c, rows, width_), spec_,
+                                       clips_ != nullptr ? &clips : nullptr);
       result_.grid.scale.block(first, c / width_, rows, 1) = grid.scale;
       result_.grid.zero.block(first, c / width_, rows, 1) = grid.zero;
     }
@@ -121,6 +128,7 @@ class Sweep {
   const Index width_;
   const bool fits_on_the_way_;
   const KeepMask* keep_;
+  const RowClips<S>* clips_;
   Matrix<S> ordered_;         // the weight in sweep order, corrected as the sweep goes
   std::vector<Index> group_;  // group of the column swept j-th
   GptqResult<S> result_;
@@ -141,19 +149,21 @@ void bind(Fields& fields, GptqOptions& options, const std::string& prefix) {
 
 template <class S>
 GptqResult<S> gptq(const Matrix<S>& weight, const QuantSpec& spec, const HessianFactor& factor,
-                   const GptqOptions& options, const KeepMask* keep, const Grid<S>* row_grid) {
+                   const GptqOptions& options, const KeepMask* keep, const Grid<S>* row_grid,
+                   const RowClips<S>* clips) {
   if (factor.upper.rows() != weight.cols()) {
     fail("the Hessian has {} channels, the weight {}", factor.upper.rows(), weight.cols());
   }
   RUQ_CHECK(options.block_columns > 0, "block of {} columns", options.block_columns);
   RUQ_CHECK(keep == nullptr || (keep->rows() == weight.rows() && keep->cols() == weight.cols()),
             "mask [{},{}]", keep->rows(), keep->cols());
-  return Sweep<S>(weight, spec, factor, options, keep, row_grid).run();
+  return Sweep<S>(weight, spec, factor, options, keep, row_grid, clips).run();
 }
 
 #define RUQ_INSTANTIATE(S)                                                              \
   template GptqResult<S> gptq(const Matrix<S>&, const QuantSpec&, const HessianFactor&, \
-                              const GptqOptions&, const KeepMask*, const Grid<S>*);
+                              const GptqOptions&, const KeepMask*, const Grid<S>*,      \
+                              const RowClips<S>*);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)
 #undef RUQ_INSTANTIATE

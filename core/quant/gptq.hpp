@@ -44,10 +44,11 @@ struct GptqResult {
 /// Sweeps the weight. A weight under `keep` stays as it is when the sweep reaches it, with all
 /// corrections of the columns before it and no error of its own. Dead channels end as Q(0). Error
 /// if the Hessian has another width than the weight or the groups do not divide it. `row_grid` is
-/// what fit_grid(weight, spec) gives, for a caller that has it; only a spec without groups uses it.
+/// what fit_grid(weight, spec, clips) gives, for a caller that has it; only a spec without groups
+/// uses it. `clips`: factors of the ends of every row, or of every group in it.
 template <class S>
 GptqResult<S> gptq(const Matrix<S>& weight, const QuantSpec& spec, const HessianFactor& factor,
                    const GptqOptions& options, const KeepMask* keep = nullptr,
-                   const Grid<S>* row_grid = nullptr);
+                   const Grid<S>* row_grid = nullptr, const RowClips<S>* clips = nullptr);
 
 }  // namespace ruq

@@ -292,6 +292,11 @@ void QuantSettings::set_widths(const BitWidths& widths) {
   values.bits = widths.values;
 }
 
+bool QuantSettings::rounds() const {
+  return weight.rounds() || activation.rounds() || queries.rounds() || keys.rounds() ||
+         values.rounds();
+}
+
 QuantSpec QuantSettings::of(SiteKind kind) const {
   switch (kind) {
     case SiteKind::queries:

@@ -55,6 +55,7 @@ struct QuantSettings {
     return {weight.bits, activation.bits, queries.bits, keys.bits, values.bits};
   }
   void set_widths(const BitWidths& widths);
+  bool rounds() const;                        ///< anything at all
   QuantSpec of(SiteKind kind) const;          ///< of what is quantized at a site
   QuantSettings single(SiteKind kind) const;  ///< with `activation` as at this linear site
 };

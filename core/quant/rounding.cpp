@@ -56,17 +56,16 @@ RoundedWeight<S> round_to_centroids(const RoundingInputs<S>& in) {
 
 template <class S>
 RoundedWeight<S> round_by_gptq(const RoundingInputs<S>& in) {
-  Grid<S> clipped;
-  if (in.clips != nullptr) clipped = fit_grid(in.weight, in.spec, in.clips);
-  GptqResult<S> sweep = gptq(in.weight, in.spec, *in.hessian, in.options.gptq, nullptr,
-                             in.clips != nullptr ? &clipped : nullptr);
+  GptqResult<S> sweep =
+      gptq<S>(in.weight, in.spec, *in.hessian, in.options.gptq, nullptr, nullptr, in.clips);
   const double loss = total_loss(sweep);
   return {std::move(sweep.weight), uniform_bits(in.spec, in.weight.cols()), {{"loss", loss}}};
 }
 
 template <class S>
 RoundedWeight<S> round_by_septq(const RoundingInputs<S>& in) {
-  SeptqResult<S> result = septq(in.weight, in.spec, *in.hessian, in.options.gptq, in.options.septq);
+  SeptqResult<S> result =
+      septq(in.weight, in.spec, *in.hessian, in.options.gptq, in.options.septq, in.clips);
   const double share = static_cast<double>(result.kept) / static_cast<double>(in.weight.size());
   StoredBits bits = uniform_bits(in.spec, in.weight.cols());
   bits.kept = share * kFloatBits;
@@ -107,6 +106,7 @@ struct Entry {
   const char* name;
   RoundingNeeds needs;
   RoundedWeight<S> (*round)(const RoundingInputs<S>&);
+  int result_version = 1;
 };
 
 template <class S>
@@ -118,8 +118,8 @@ constexpr std::array kRoundings = {
     Entry<S>{"septq", RoundingNeeds::hessian, round_by_septq<S>},
     Entry<S>{"bcq", RoundingNeeds::weight, round_by_binary_coding<S>},
     Entry<S>{"uniquanf_init", RoundingNeeds::weight, round_by_unified_start<S>},
-    Entry<S>{"uniquanf", RoundingNeeds::block, nullptr},
-    Entry<S>{"flexround", RoundingNeeds::block, nullptr},
+    Entry<S>{"uniquanf", RoundingNeeds::block, nullptr, 2},
+    Entry<S>{"flexround", RoundingNeeds::block, nullptr, 2},
 };
 
 template <class S>
@@ -166,6 +166,7 @@ std::vector<std::string> rounding_names() {
 }
 
 RoundingNeeds rounding_needs(const std::string& name) { return entry<float>(name).needs; }
+int rounding_version(const std::string& name) { return entry<float>(name).result_version; }
 
 template <class S>
 RoundedWeight<S> round_weight(const std::string& name, const RoundingInputs<S>& inputs) {

@@ -12,6 +12,10 @@
 //   uniquanf_init  UniQuanF's unified start, before any learning (uniquanf.hpp)
 //   uniquanf, flexround
 //                  learned block by block; only the executor can run them, with a learner
+//
+// Factors of the ends of rows that a method learned (`clips`) narrow the grid of every rounding
+// that has one. bcq and lloyd_max have levels and no ends: there they act only under rules that
+// clamp the row first (clamp_rows.hpp).
 #pragma once
 
 #include <map>
@@ -93,6 +97,7 @@ enum class RoundingNeeds { weight, hessian, block };
 std::vector<std::string> rounding_names();
 /// Error with the nearest name if unknown.
 RoundingNeeds rounding_needs(const std::string& name);
+int rounding_version(const std::string& name);  ///< raised when a fix changes its numbers
 
 /// Rounds by the named method; the weight itself at 16 bits and above. Error if the method is
 /// unknown, needs a Hessian that is not there, or does not take these bits or groups.

@@ -72,14 +72,15 @@ KeepMask keep_mask(const Matrix<S>& importance, const SeptqOptions& options) {
 
 template <class S>
 SeptqResult<S> septq(const Matrix<S>& weight, const QuantSpec& spec, const HessianFactor& factor,
-                     const GptqOptions& gptq_options, const SeptqOptions& options) {
+                     const GptqOptions& gptq_options, const SeptqOptions& options,
+                     const RowClips<S>* clips) {
   Matrix<S> alive = weight;
   for (const Index channel : factor.dead) alive.col(channel).setZero();
-  const Grid<S> grid = fit_grid(alive, spec);
+  const Grid<S> grid = fit_grid(alive, spec, clips);
   SeptqResult<S> result;
   result.mask = keep_mask(rounding_importance(alive, grid, factor), options);
   result.kept = result.mask.template cast<Index>().sum();
-  result.sweep = gptq(alive, spec, factor, gptq_options, &result.mask, &grid);
+  result.sweep = gptq(alive, spec, factor, gptq_options, &result.mask, &grid, clips);
   return result;
 }
 
@@ -87,7 +88,7 @@ SeptqResult<S> septq(const Matrix<S>& weight, const QuantSpec& spec, const Hessi
   template Matrix<S> rounding_importance(const Matrix<S>&, const Grid<S>&, const HessianFactor&); \
   template KeepMask keep_mask(const Matrix<S>&, const SeptqOptions&);                             \
   template SeptqResult<S> septq(const Matrix<S>&, const QuantSpec&, const HessianFactor&,         \
-                                const GptqOptions&, const SeptqOptions&);
+                                const GptqOptions&, const SeptqOptions&, const RowClips<S>*);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)
 #undef RUQ_INSTANTIATE

@@ -46,6 +46,7 @@ struct SeptqResult {
 
 template <class S>
 SeptqResult<S> septq(const Matrix<S>& weight, const QuantSpec& spec, const HessianFactor& factor,
-                     const GptqOptions& gptq_options, const SeptqOptions& options);
+                     const GptqOptions& gptq_options, const SeptqOptions& options,
+                     const RowClips<S>* clips = nullptr);
 
 }  // namespace ruq

@@ -74,7 +74,7 @@ def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32,
 def write_trends(folder) -> None:
     """One made-up verdict of each kind."""
     rows = [("zigzag beats blocks as they come", "confirmed", -0.07, 0.02, 3),
-            ("larger blocks are better", "not confirmed", 0.05, 0.01, 3),
+            ("larger blocks are better", "contradicted", 0.05, 0.01, 3),
             ("a second permutation gains little; it is not better, whatever the size of the blocks",
              "unresolved", -0.01, 0.03, 9),
             ("one pair says nothing", "no data", 0.2, None, 1),

@@ -209,7 +209,7 @@ class Expectations(unittest.TestCase):
     def test_every_claim_with_data_has_a_line(self):
         rows = self.rows(fig_trends)
         self.assertEqual([row["verdict"] for row in rows],
-                         ["confirmed", "not confirmed", "unresolved", "no data"])
+                         ["confirmed", "contradicted", "unresolved", "no data"])
         self.assertEqual((rows[0]["difference"], rows[0]["half_width"]), ("-0.07", "0.02"))
         self.assertEqual(rows[3]["half_width"], "")
 

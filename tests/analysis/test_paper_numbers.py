@@ -20,7 +20,7 @@ BASELINES = [(name.split("-")[0], {**options, "quant.rounding": rounding}, 0.3 +
 SMALL = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
 
 LEVELS = [(method, {"quant.activation_levels": name}, loss)
-          for method in ("smoothquant", "ruquant") for name, loss in fixture.LEVELS.items()]
+          for method in ("rtn", "smoothquant", "quarot", "ruquant") for name, loss in fixture.LEVELS.items()]
 
 
 def claims(name) -> list:
@@ -33,16 +33,21 @@ def make_study(folder) -> Path:
     """Fabricated runs with the names, variants and claims of the study."""
     seeds = {"seeds": (1, 2, 3), "samples": False}
     fixture.make_run(folder / "baselines", BASELINES, **seeds)
-    for name, design in (("mechanisms", LEVELS), ("ablations", SMALL)):
+    rotations = [("ruquant", {"method.rotation": name}, 0.45) for name in ("composite", "hadamard")]
+    for name, design in (("mechanisms", LEVELS), ("ablations", rotations)):
         fixture.make_run(folder / name, design, **seeds)
         trends = [{"claim": claim, "metric": "nll_over_float", "verdict": "confirmed",
                    "difference": -0.07, "half_width": 0.02, "pairs": 5} for claim in claims(name)]
         (folder / name / "trends.json").write_text(json.dumps(trends))
     weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
     fixture.make_run(folder / "weight_only", weights, widths=WEIGHTS, **seeds)
-    fixture.make_run(folder / "second_model", SMALL,
+    fixture.make_run(folder / "second_model", [*SMALL, ("duquant", {}, 0.5)],
                      widths={W6: 0.1, "W4A4-Q16K16V16": 0.8}, **seeds)
-    fixture.make_run(folder / "wikitext2", [*SMALL, ("duquant", {}, 0.55)], widths={W4: 1.0, W6: 0.1}, **seeds)
+    fixture.make_run(folder / "wikitext2", [*SMALL, ("duquant", {}, 0.55)],
+                     widths={W4: 1.0, W6: 0.1}, **seeds)
+    fixture.make_run(folder / "articles", [design for design in BASELINES
+                                           if design[1]["quant.rounding"] == "rtn"],
+                     widths={W4: 1.0}, **seeds)
     fixture.make_run(folder / "tasks", SMALL, tasks=("piqa", "arc_easy"), **seeds)
     fixture.make_run(folder / "sites", SMALL, **{**seeds, "samples": True})
     return folder

@@ -8,7 +8,7 @@ import zipfile
 import h5py
 import numpy as np
 
-from support import FIXTURES, Case, read_safetensors
+from support import TINY, FIXTURES, Case, read_safetensors
 
 RTN = "method: rtn\n"
 
@@ -191,6 +191,52 @@ class Digests(Case):
         answer = self.refuse(self.config(RTN), "model.path=", "model.name=smollm2-135")
         self.assertEqual(answer.code, 2, answer)
         self.assertIn("did you mean 'smollm2-135m'?", answer.err)
+
+
+
+class Lists(Case):
+    """What the options say of each other, found before anything runs."""
+
+    def test_a_layer_named_twice(self):
+        self.assert_refused(self.refuse(self.config("method: rtn\nactivations.layers: [1, 1]\n",
+                                                    base=TINY.replace("layers: [0, 2], ", ""))),
+                            "activations.layers: found 1 twice")
+
+    def test_no_kind_of_site(self):
+        self.assert_refused(self.refuse(self.config("method: rtn\nactivations.kinds: []\n")),
+                            "activations.kinds: found nothing")
+
+    def test_a_path_that_no_source_reads(self):
+        for source in ("same", "random", "wikipedia"):
+            with self.subTest(source=source):
+                config = self.config(f"method: rtn\ncalibration.source: {source}\n"
+                                     "calibration.path: mine.txt\n")
+                self.assert_refused(self.refuse(config), "calibration.path: found 'mine.txt'",
+                                    f"calibration.source {source}")
+
+    def test_windows_beyond_the_positions_of_the_model(self):
+        for name in ("evaluation", "calibration"):
+            with self.subTest(name=name):
+                config = self.config("method: rtn\n")
+                self.assert_refused(self.refuse(config, f"{name}.windows=1",
+                                                f"{name}.window_tokens=600"),
+                                    f"{name}.window_tokens: found 600, expected at most the 512")
+
+    def test_a_search_that_the_rule_does_not_know(self):
+        config = self.config("method: rtn\nquant.weight.search: true\n")
+        self.assert_refused(self.refuse(config), "quant.weight.search: found true under rule "
+                            "omniquant", "quarot_weight")
+
+    def test_nothing_to_learn_from(self):
+        for method, option in (("ruquant", "global_reflection=optimized"),
+                               ("learned_rotation", "objective=straight_through")):
+            with self.subTest(method=method):
+                config = self.config(f"method: {method}\nquant.widths: W16A16-Q4K4V4\n",
+                                     base=TINY.replace("quant.widths: W4A4-Q4K4V4\n", ""))
+                self.assert_refused(self.refuse(config, f"method.{option}",
+                                                "method.block_size=8"),
+                                    f"method.{option.split('=')[0]}: found", "W16A16-Q4K4V4",
+                                    "expected weights or activations of less than 16 bits")
 
 
 if __name__ == "__main__":

@@ -250,5 +250,14 @@ class Words(Case):
                             "text.source: file needs", "tokenizer.json")
 
 
+
+class Workers(Case):
+    def test_a_worker_refuses_a_trial_that_is_not_what_the_sweep_planned(self):
+        config = self.config(RTN)
+        answer = self.refuse(config, "--trial", "0", "--id", "0123456789abcdef")
+        self.assert_refused(answer, f"{config}: changed since the sweep began: trial 0 was "
+                            "0123456789abcdef and is ")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -310,6 +310,31 @@ class YoungOption(Case):
         self.assertEqual(trend["pairs"], 1)
 
 
+    def test_seeds_of_one_setting_stay_together(self):
+        config = self.config("method: ruquant\nmethod.block_size: 8\nactivations.measure: false\n"
+                             "sweep: {calibration.source: same, seed: [1, 2]}\n")
+        folder = self.run_sweep(config)
+        path = next(folder.glob("*/results.json"))
+        result = json.loads(path.read_text(encoding="utf-8"))
+        del result["config"]["calibration.source"], result["axes"]["calibration.source"]
+        path.write_text(json.dumps(result), encoding="utf-8")
+        self.run_sweep(config)
+        summary = (folder / "summary.md").read_text(encoding="utf-8")
+        self.assertIn("| ruquant calibration.source=same | 2 |", summary)
+        resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
+        self.assertEqual(resolved[result["trial"]]["config"], {"calibration.source": "same"})
+        self.assertEqual(resolved[result["trial"]]["axes"]["calibration.source"], "same")
+
+    def test_trends_of_an_earlier_run_do_not_stay(self):
+        config = self.config("sweep: {method: [rtn, smoothquant]}\n"
+                             "trends: [{claim: scales help, lower: {method: smoothquant}, "
+                             "than: {method: rtn}}]\n")
+        folder = self.run_sweep(config)
+        self.assertTrue((folder / "trends.json").exists())
+        self.run_sweep(config, "method=rtn")
+        self.assertFalse((folder / "trends.json").exists())
+
+
 class Learned(Case):
     """Plans that were learned, and roundings that need data."""
 

@@ -113,12 +113,17 @@ TEST_CASE("trials are paired only at equal quantizers, windows and inputs") {
   CHECK(cell(table, 2, "nll_minus_rtn") == "0");
 }
 
-TEST_CASE("a reference of equal smoothing is preferred where there is one") {
-  const auto table = cells(
-      {finished("a", "ruquant", 1, {4, 6}, "0.6"), finished("b", "quarot", 1, {1, 1}, "none"),
-       finished("c", "quarot", 1, {3, 3}, "0.6"), finished("d", "ruquant", 1, {4, 6}, "0.5")});
-  CHECK(std::stod(cell(table, 1, "nll_minus_quarot")) == doctest::Approx(2));
-  CHECK(std::stod(cell(table, 4, "nll_minus_quarot")) == doctest::Approx(3));  // of both
+TEST_CASE("the reference is the variant with the lowest loss that did not diverge") {
+  SummaryRow broken = finished("e", "quarot", 1, {0, 0}, "0.9");
+  broken.results["diverged"] = "by hand";
+  const std::vector<SummaryRow> rows = {finished("a", "ruquant", 1, {4, 6}, "0.6"),
+                                        finished("b", "quarot", 1, {1, 1}, "none"),
+                                        finished("c", "quarot", 1, {3, 3}, "0.6"), broken};
+  const auto table = cells(rows);
+  CHECK(std::stod(cell(table, 1, "nll_minus_quarot")) == doctest::Approx(4));
+  CHECK(std::stod(cell(table, 2, "nll_minus_quarot")) == 0);
+  CHECK(std::stod(cell(table, 3, "nll_minus_quarot")) == doctest::Approx(2));
+  CHECK(summary_markdown(swept({"method"}), rows).find("+4.000 (1.000)") != std::string::npos);
 }
 
 TEST_CASE("what is not done has a row without numbers, and is no reference") {

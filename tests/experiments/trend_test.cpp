@@ -59,8 +59,24 @@ TEST_CASE("a difference that both intervals leave on one side is confirmed, or t
   CHECK(good.difference == doctest::Approx(-1.0025));
   // Over pairs: -1.01 and -0.995; over windows: -1 and -1.005. The pairs are wider apart.
   CHECK(good.half_width == doctest::Approx(interval95({-1.01, -0.995})));
-  CHECK(verdict(rows(2)).verdict == "not confirmed");
+  CHECK(verdict(rows(2)).verdict == "contradicted");
   CHECK(verdict(rows(1)).verdict == "unresolved");
+}
+
+TEST_CASE("a margin is what the first set may be worse by") {
+  const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, {1.1, 2.12, 3.1}),
+                                        finished("ruquant", "contiguous", 1, {1, 2, 3})};
+  const auto judged = [&](double margin) {
+    Sweep sweep = with_trend();
+    sweep.trends[0].margin = margin;
+    return judge_trends(sweep, rows).at(0);
+  };
+  CHECK(judged(0).verdict == "contradicted");
+  CHECK(judged(0.11).verdict == "unresolved");
+  CHECK(judged(0.2).verdict == "confirmed");
+  CHECK(judged(0.2).difference == judged(0).difference);
+  CHECK(trends_json({judged(0.2)})[0]["margin"] == 0.2);
+  CHECK(trends_markdown({judged(0.2)}).find("| 0.2 |") != std::string::npos);
 }
 
 TEST_CASE("windows decide where there is one pair, and where they are wider") {
@@ -105,7 +121,7 @@ TEST_CASE("verdicts are written for people and for programs") {
                                         finished("ruquant", "contiguous", 1, {1.5, 2.6, 3.4})};
   const auto verdicts = judge_trends(with_trend(), rows);
   CHECK(trends_markdown(verdicts).find(
-            "| zigzag helps | nll_over_float | -0.5000 ± 0.2484 | 1 | confirmed |\n") !=
+            "| zigzag helps | nll_over_float | -0.5000 ± 0.2484 |  | 1 | confirmed |\n") !=
         std::string::npos);
   CHECK(trends_json(verdicts)[0]["verdict"] == "confirmed");
   CHECK(trends_json(judge_trends(with_trend(), {}))[0]["verdict"] == "no data");

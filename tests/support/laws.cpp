@@ -194,7 +194,8 @@ bool same_step(const Step<double>& a, const Step<double>& b) {
 bool same_settings(const QuantSettings& a, const QuantSettings& b) {
   return a.weight == b.weight && a.activation == b.activation && a.queries == b.queries &&
          a.keys == b.keys && a.values == b.values && a.rounding == b.rounding &&
-         a.rounding_options == b.rounding_options && a.activation_levels == b.activation_levels;
+         a.rounding_options == b.rounding_options && a.activation_levels == b.activation_levels &&
+         a.attn_out_group_size == b.attn_out_group_size;
 }
 
 }  // namespace

@@ -95,6 +95,34 @@ TEST_CASE("scales move from where they stand, and the float function stays") {
   CHECK(relative_distance(c.bench.logits(without_rounding(plan)), c.bench.logits()) < 1e-10);
 }
 
+// Massive channels have factors of a few hundredths; a step of the rate on the factor itself would
+// take them through zero.
+TEST_CASE("scales of outlier channels stay positive however long they are learned") {
+  Clipping c("grouped");
+  c.options.scales = true;
+  c.options.clips = false;
+  c.options.schedule.epochs = 25;
+  const std::vector<SiteKind> kinds = {SiteKind::attn_in, SiteKind::mlp_in, SiteKind::mlp_out};
+  for (const SiteKind kind : kinds) {
+    auto& folded = c.plan.layers[0][kind].folded;
+    Vector<double> factor = std::get<Scale<double>>(folded.steps()[0]).factor;
+    factor.head(4) << 0.02, 0.05, 80, 300;  // divisors of 50, 20, 1/80, and one below the least
+    folded = Transform<double>(factor.size());
+    folded.append(Scale<double>{factor});
+  }
+  const Plan plan = c.learned();
+  check_records(c, plan);
+  for (const SiteKind kind : kinds) {
+    CAPTURE(to_string(kind));
+    const auto& after = std::get<Scale<double>>(plan.layers[0][kind].folded.steps()[0]).factor;
+    CHECK(after.minCoeff() > 0);
+    CHECK(after.maxCoeff() <= 1 / kLeastScale + 1e-9);
+    // 100 steps of 0.01 move a divisor by about one: little where it is 50.
+    CHECK(after[0] == doctest::Approx(0.02).epsilon(0.05));
+  }
+  CHECK(relative_distance(c.bench.logits(without_rounding(plan)), c.bench.logits()) < 1e-10);
+}
+
 TEST_CASE("the schedule's preset brings the rate that suits its number of steps") {
   WeightClippingOptions options;
   Fields fields;

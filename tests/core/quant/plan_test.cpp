@@ -91,6 +91,7 @@ TEST_CASE("plans that differ anywhere compare as different") {
   CHECK(differs([](Plan& p) { p.note_fallback("one more"); }));
   CHECK(differs([](Plan& p) { p.quant.rounding_options.gptq.damping = 0.5; }));
   CHECK(differs([](Plan& p) { p.quant.activation_levels = "midpoint"; }));
+  CHECK(differs([](Plan& p) { p.quant.attn_out_group_size = 4; }));
   CHECK(differs([](Plan& p) { p.layers[1][SiteKind::mlp_in].clips = {}; }));
   CHECK(differs([](Plan& p) { p.layers[0][SiteKind::mlp_out].levels.levels(3) = 7; }));
   CHECK(differs([](Plan& p) { p.layers[1].weight_clips[2]->high(0) = 7; }));

@@ -40,6 +40,34 @@ TEST_CASE("rtn takes the nearest code of each weight") {
   }
 }
 
+TEST_CASE("factors of the ends of rows narrow every grid as a clip ratio would") {
+  const auto [weight, hessian] = sweep_case(9, 24, "clips");
+  const Vector<double> factor = Vector<double>::Constant(9, 0.7);
+  const RowClips<double> clips{factor, factor};
+  for (const std::string name : {"rtn", "centroid", "gptq", "septq", "uniquanf_init"}) {
+    for (const Index group : {0, 12}) {
+      for (const bool is_static : {false, true}) {
+        CAPTURE(name);
+        CAPTURE(group);
+        CAPTURE(is_static);
+        RoundingOptions options;
+        options.gptq.static_groups = is_static;
+        const HessianFactor solved = factor_hessian(hessian, options.gptq.damping);
+        const QuantSpec plain{.bits = 3, .group_size = group};
+        QuantSpec ratio = plain;
+        ratio.clip_ratio = 0.7;
+        const auto clipped =
+            round_weight<double>(name, {weight, plain, &solved, options, &clips}).weight;
+        // UniQuanF starts from the whole range or from the factors, whatever the ratio.
+        if (name != "uniquanf_init") {
+          CHECK(clipped == round_weight<double>(name, {weight, ratio, &solved, options}).weight);
+        }
+        CHECK(clipped != round_weight<double>(name, {weight, plain, &solved, options}).weight);
+      }
+    }
+  }
+}
+
 TEST_CASE("every rounding gives the shape back, errs, repeats itself and keeps 16 bits") {
   const RoundingOptions options;
   const auto [weight, hessian] = sweep_case(9, 24, "registry");

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <iostream>
 
+#include "ruquant/eval/language.hpp"
 #include "ruquant/io/tensor_store.hpp"
 #include "support/oracle.hpp"
 
@@ -49,39 +50,70 @@ void check_accuracy(const ChoiceTask& task, const ChoiceScores& mine, const Choi
   }
 }
 
+// The harness's own accuracies over all of its items, from its likelihoods by our rules.
+void check_rules(const ChoiceTask& task, const TensorReader& reference,
+                 const ChoiceScores& theirs) {
+  ChoiceTask scored = task;
+  scored.items.resize(theirs.log_likelihood.size());
+  const auto share = [&](bool normalized) {
+    const std::vector<double> right = correct_items(scored, theirs, normalized);
+    return mean(right);
+  };
+  INFO("accuracies of the reference");
+  CHECK(share(false) == doctest::Approx(reference.real_attribute("", "acc")).epsilon(1e-12));
+  REQUIRE(task.normalized == reference.has_attribute("", "acc_norm"));
+  if (task.normalized) {
+    CHECK(share(true) == doctest::Approx(reference.real_attribute("", "acc_norm")).epsilon(1e-12));
+  }
+  if (!reference.has_attribute("", "perplexity")) return;
+  double sum = 0;
+  for (const auto& choices : theirs.log_likelihood) sum += choices.at(0);
+  const double perplexity = std::exp(-sum / static_cast<double>(theirs.log_likelihood.size()));
+  CHECK(perplexity == doctest::Approx(reference.real_attribute("", "perplexity")).epsilon(1e-6));
+}
+
+// Every item of the reference.
+ChoiceScores scores_of(const TensorReader& reference) {
+  const auto offset = reference.integers("offset");
+  const auto likelihood = reference.vector<double>("loglikelihood");
+  const auto greedy = reference.integers("is_greedy");
+  ChoiceScores scores;
+  for (std::size_t i = 0; i + 1 < offset.size(); ++i) {
+    scores.log_likelihood.emplace_back();
+    scores.greedy.emplace_back();
+    for (Index c = offset[i]; c < offset[i + 1]; ++c) {
+      scores.log_likelihood[i].push_back(likelihood(c));
+      scores.greedy[i].push_back(greedy[static_cast<std::size_t>(c)] != 0);
+    }
+  }
+  return scores;
+}
+
 void compare(const std::string& name, const Model<float>& model, const fs::path& tokens,
              const fs::path& oracle) {
   INFO("task " << name);
   const ChoiceTask task = load_choice_task(tokens / (name + ".h5"));
   const TensorReader reference(oracle / ("smollm2/choices_" + name + ".h5"));
-  const auto offset = reference.integers("offset");
-  const Index all = std::ssize(offset) - 1;
+  const ChoiceScores theirs = scores_of(reference);
+  check_rules(task, reference, theirs);
+  const Index all = std::ssize(theirs.log_likelihood);
   const Index asked = std::stoll(variable("RUQ_CHOICE_ITEMS", "32"));
   const Index count = asked == 0 ? all : std::min(asked, all);
-  const auto likelihood = reference.vector<double>("loglikelihood");
-  const auto greedy = reference.integers("is_greedy");
   const auto gold = reference.integers("gold");
   const ChoiceScores scores = score_choices<float>(model, {}, task, count, model.config.context);
-  ChoiceScores expected;
   double worst = 0;
   for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+    INFO("item " << i);
     CHECK(task.items[i].gold == gold[i]);
-    const auto choices = static_cast<std::size_t>(offset[i + 1] - offset[i]);
-    REQUIRE(task.items[i].choices.size() == choices);
-    expected.log_likelihood.emplace_back();
-    expected.greedy.emplace_back();
-    for (std::size_t c = 0; c < choices; ++c) {
-      const auto at = static_cast<std::size_t>(offset[i]) + c;
-      expected.log_likelihood[i].push_back(likelihood(static_cast<Index>(at)));
-      expected.greedy[i].push_back(greedy[at] != 0);
-      const double difference =
-          std::abs(scores.log_likelihood[i][c] - likelihood(static_cast<Index>(at)));
+    REQUIRE(task.items[i].choices.size() == theirs.log_likelihood[i].size());
+    for (std::size_t c = 0; c < theirs.log_likelihood[i].size(); ++c) {
+      const double difference = std::abs(scores.log_likelihood[i][c] - theirs.log_likelihood[i][c]);
       worst = std::max(worst, difference);
-      INFO("item " << i << ", choice " << c);
+      INFO("choice " << c);
       CHECK(difference <= kTolerance);
     }
   }
-  check_accuracy(task, scores, expected);
+  check_accuracy(task, scores, theirs);
   std::cout << "smollm2/choices_" << name << ": worst " << worst / kTolerance
             << " of the tolerance over " << count << " items\n";
 }

@@ -128,9 +128,31 @@ TEST_CASE("the default model on one window of 512 tokens") {
   report_worst("smollm2/window512");
 }
 
-TEST_CASE("the default model's loss on the first windows of the WikiText-2 test set") {
+// The first windows of one split against the reference's.
+void check_split(const Model<float>& model, const TensorReader& text, const std::string& split,
+                 const TensorReader& reference, const std::string& group) {
   constexpr Index kWindow = 2048;
   constexpr Index kWindows = 2;
+  INFO(group);
+  const auto range = text.integers("splits/" + split);
+  REQUIRE(range.size() == 2);
+  CHECK(range[1] - range[0] == reference.integer_attribute(group, "tokens"));
+  const std::vector<std::int32_t> all = token_ids(text, "tokens/ids");
+  REQUIRE(range[0] + kWindows * kWindow <= range[1]);
+  const std::vector<std::int32_t> ids(all.begin() + range[0],
+                                      all.begin() + range[0] + kWindows * kWindow);
+  const Matrix<float> states = final_hidden<float>(model, ids, kWindow, {});
+  const WindowScores scores =
+      score_windows<float>({states, model.head_weight()}, ids, kWindow, nullptr);
+  const Vector<double> nll = Eigen::Map<const Vector<double>>(scores.nll.data(), kWindows);
+  const auto expected = reference.vector<double>(group + "/window_nll");
+  check_close(nll, expected.head(kWindows).eval(), kTolerance, "window_nll");
+  // A perplexity is the exponential of the mean over all windows, there as here.
+  CHECK(std::exp(expected.mean()) ==
+        doctest::Approx(reference.real_attribute(group, "ppl")).epsilon(1e-6));
+}
+
+TEST_CASE("the default model's loss on the first windows of WikiText-2") {
   const auto directory = oracle_directory();
   if (!directory) return skip_without_oracle();
   const auto folder = folder_of("RUQ_MODEL_DIR");
@@ -138,21 +160,9 @@ TEST_CASE("the default model's loss on the first windows of the WikiText-2 test 
   if (!folder || !tokens) return;
   const TensorReader reference(*directory / "smollm2/perplexity.h5");
   const TensorReader text(*tokens / "wikitext2.h5");
-  const auto test = text.integers("splits/test");
-  REQUIRE(test.size() == 2);
-  CHECK(test[1] - test[0] == reference.integer_attribute("wikitext2_test", "tokens"));
-
-  const std::vector<std::int32_t> all = token_ids(text, "tokens/ids");
-  REQUIRE(test[0] + kWindows * kWindow <= test[1]);
-  const std::vector<std::int32_t> ids(all.begin() + test[0],
-                                      all.begin() + test[0] + kWindows * kWindow);
   const Model<float>& model = default_model(*folder);
-  const Matrix<float> states = final_hidden<float>(model, ids, kWindow, {});
-  const WindowScores scores =
-      score_windows<float>({states, model.head_weight()}, ids, kWindow, nullptr);
-  const Vector<double> nll = Eigen::Map<const Vector<double>>(scores.nll.data(), kWindows);
-  check_close(nll, reference.vector<double>("wikitext2_test/window_nll").head(kWindows).eval(),
-              kTolerance, "window_nll");
+  check_split(model, text, "test", reference, "wikitext2_test");
+  check_split(model, text, "validation", reference, "wikitext2_valid");
   report_worst("smollm2/perplexity");
 }
 
