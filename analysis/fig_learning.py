@@ -18,10 +18,14 @@ def draw(run: Run, folder):
         raise style.Unsupported("nothing was learned block by block")
     widths = [name for name in run.widths if any(g.widths == name for g, _ in lines)]
     names = run.among([group for group, _ in lines])
-    sheet = style.open_sheet(TITLE, _caption(names, lines), 2.7,
-                             style.preview_mark([group for group, _ in lines]))
-    panels = sheet.figure.subplots(1, len(widths), squeeze=False, sharey=True)[0]
     labels = sorted(set(names.values()))
+    columns = min(len(widths), 2)
+    floors = -(-len(widths) // columns)
+    sheet = style.open_sheet(TITLE, _caption(names, lines), 1.9 * floors + 0.16 * len(labels),
+                             style.preview_mark([group for group, _ in lines]))
+    panels = list(sheet.figure.subplots(floors, columns, squeeze=False, sharey=True).flat)
+    for panel in panels[len(widths):]:
+        panel.set_axis_off()
     first = {names[group.label]: group for group, _ in lines}
     looks = dict(zip(labels, style.looks_of_lines([first[label] for label in labels],
                                                   run.methods)))
@@ -34,7 +38,8 @@ def draw(run: Run, folder):
             if group.widths == name:
                 rows += _draw_line(panel, names[group.label], group, curve, looks)
     style.scale_axis(panels[0].yaxis, [1.0, *(row["held_out_ratio"] for row in rows)])
-    panels[0].set_ylabel("held-out error, after over before")
+    for panel in panels[::columns]:
+        panel.set_ylabel("after over before")
     sheet.legend(below=True)
     return style.save(sheet, folder, NAME, rows)
 

@@ -93,7 +93,8 @@ def clip_words(clips: dict, between: str) -> list:
 WORDS = {"quant.rounding": "{} rounding", "quant.activation_levels": "{} levels",
          "quant.septq.kept_percent": "keeps {} %", "quant.septq.mask_scope": "mask {}",
          "quant.weight.rule": "weights by {}", "method.block_size": "B={}",
-         "calibration.windows": "{} windows"}
+         "calibration.windows": "{} windows", "method.learning_windows": "learns from {} windows",
+         "method.finetune_optimizer": "tuned by {}", "method.finetune_iterations": "{} iterations"}
 SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order"}
 
 

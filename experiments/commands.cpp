@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "experiments/home.hpp"
 #include "experiments/jobs.hpp"
 #include "experiments/process.hpp"
 #include "experiments/record.hpp"

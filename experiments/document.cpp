@@ -9,6 +9,7 @@
 #include <set>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/rng.hpp"
 
 namespace ruq {
 namespace {
@@ -239,6 +240,8 @@ std::string read_text(const fs::path& file) {
   if (!in) fail("{}: cannot be read", file.string());
   return {std::istreambuf_iterator<char>(in), {}};
 }
+
+std::uint64_t hash_file(const fs::path& file) { return hash_text(read_text(file)); }
 
 Document read_document(const fs::path& file) { return read_at_depth(file, 0); }
 

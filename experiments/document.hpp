@@ -2,6 +2,7 @@
 // line. What the keys mean is not known here; sweep.hpp resolves them.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -65,8 +66,9 @@ struct Document {
 /// YAML, a key that is set twice, or a section that is not what sweep.hpp describes.
 Document read_document(const std::filesystem::path& file);
 
-/// The bytes of a file. Error if it cannot be read.
+/// The bytes of a file, and a hash of them. Error if it cannot be read.
 std::string read_text(const std::filesystem::path& file);
+std::uint64_t hash_file(const std::filesystem::path& file);
 
 /// "method: {name: x}" means the same as "method: x".
 std::string canonical(const std::string& key);

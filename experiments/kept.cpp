@@ -1,6 +1,6 @@
 #include "experiments/kept.hpp"
 
-#include "experiments/inputs.hpp"
+#include "experiments/home.hpp"
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/rng.hpp"

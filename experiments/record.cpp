@@ -8,6 +8,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "experiments/prepare.hpp"
 #include "experiments/summary.hpp"
 #include "experiments/trend.hpp"
 #include "ruquant/base/error.hpp"

@@ -1,11 +1,12 @@
 // The folder of a run: what was asked, what happened, and what came out.
 //
-//   runs/<config>/sweep.yaml summary.csv summary.md trends.json (where trends are expected)
+//   runs/<config>/sweep.yaml summary.csv summary.md resolved.json
+//   runs/<config>/trends.json (where trends are expected)
 //   runs/<config>/<trial id>/config.yaml status log.txt plan.h5 results.h5 results.json timing.json
 //
 // A trial id is a hash of the options that differ from their defaults, the digests of the inputs,
-// the math backend, the build preset and the result versions of method and executor, never of the
-// clock: running again skips what is done. Every file is written beside and renamed; `status` is
+// the math backend, the build preset and the result versions of method, weight rounding and
+// executor, never of the clock: running again skips what is done. Every file is written beside and renamed; `status` is
 // `running`, `done` or `failed: <why>`, and is written last. results.json holds no time and no
 // machine, so the same trial gives the same bytes whatever the number of threads or jobs.
 #pragma once

@@ -5,10 +5,12 @@
 #include <cmath>
 #include <optional>
 
+#include "experiments/home.hpp"
 #include "experiments/kept.hpp"
 #include "experiments/metrics.hpp"
 #include "experiments/record.hpp"
 #include "experiments/sites.hpp"
+#include "experiments/tokens.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"

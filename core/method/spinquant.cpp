@@ -55,11 +55,14 @@ class Optimizer {
   }
 
   void step(double rate, const ModelRotations& gradient, ModelRotations& rotations) {
-    if (options_.learns("r1")) take(residual_, rate, gradient.residual, rotations.residual);
+    if (options_.learns("r1")) {
+      with_context("R1", [&] { take(residual_, rate, gradient.residual, rotations.residual); });
+    }
     if (!options_.learns("r2")) return;
     parallel_for(std::ssize(values_), [&](Index i) {
       const auto l = static_cast<std::size_t>(i);
-      take(values_[l], rate, gradient.values[l], rotations.values[l]);
+      with_context(fmt::format("layers.{}.values", l),
+                   [&] { take(values_[l], rate, gradient.values[l], rotations.values[l]); });
     });
   }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fixture
 import numpy as np
-from analysis import labels, load, runs
+from analysis import compare, labels, load, runs
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {"method.block_size": "64"}, 0.6),
           ("ruquant", {}, 0.45), ("ruquant", {"method.partition": "contiguous"}, 0.55)]
@@ -87,6 +87,28 @@ class Gathering(RunFolder):
                   lambda data: data["metrics"].update(nll_over_float=None))
         run = load.load_run(self.folder)
         self.assertEqual([g.diverged for g in run.groups if g.method == "quarot"], [1, 0])
+
+    def test_a_trial_worse_than_guessing_is_no_reference(self):
+        self.edit(self.trial_folder("rtn"), lambda data: data.update(diverged="by hand"))
+        run = load.load_run(self.folder)
+        lost = next(g for g in run.groups if g.method == "rtn" and g.diverged)
+        other = next(g for g in run.groups if g.method == "ruquant" and g.widths == lost.widths)
+        self.assertTrue(np.isfinite(lost.losses).all())
+        self.assertEqual(compare.compare(other, lost).verdict, "diverged")
+        self.assertIsNone(compare.reference_group(run, "rtn", other))
+
+    def test_options_younger_than_a_trial_have_their_values(self):
+        path = self.trial_folder("quarot")
+        self.edit(path, lambda data: (data["config"].pop("quant.rounding", None),
+                                      data.update(trial="old")))
+        (self.folder / "resolved.json").write_text(json.dumps({"old": {
+            "axes": {"method": "quarot", "quant.rounding": "rtn"},
+            "config": {"quant.rounding": "rtn"}}}))
+        trial = next(t for t in load.load_run(self.folder).trials if t.trial == "old")
+        self.assertEqual(trial.config["quant.rounding"], "rtn")
+        self.assertEqual(trial.axes["quant.rounding"], "rtn")
+        (self.folder / "resolved.json").write_text(json.dumps({"old": {"axes": {}}}))
+        self.assertIn("resolved.json: old lacks config", self.error())
 
     def test_clip_ratios_that_agree_are_named_together(self):
         settings = {f"quant.{name}.clip_ratio": "1" for name in ("activation", "keys")}

@@ -388,6 +388,18 @@ class Published(Folder):
         twice = published.beside_ours(published.load(), run, run)
         self.assertEqual([row[-2:] for row in twice.rows], [[row[6]] * 2 for row in table.rows])
 
+    def test_a_method_stands_beside_what_was_published_under_its_name(self):
+        run = self.run_of([("quarot", {"method.smoothing": alpha, "quant.rounding": "rtn"},
+                            loss) for alpha, loss in (("0.6", 0.5), ("none", 1.5))])
+        row = next(row for row in published.beside_ours(published.load(), run).rows
+                   if row[:2] == ["quarot (rtn)", "W4A4-Q4K4V4"])
+        own = next(g for g in run.groups if g.settings["method.smoothing"] == "none"
+                   and g.widths == "W4A4-Q4K4V4")
+        self.assertEqual(row[-1], tables.loss_cell(own))
+        smoothed = self.run_of([("quarot", {"method.smoothing": "0.6"}, 0.5)])
+        self.assertEqual({row[-1] for row in published.beside_ours(published.load(), smoothed).rows
+                          if row[0].startswith("quarot")}, {"–"})
+
     def test_a_letter_stands_for_a_source(self):
         numbers = published.load()
         table = published.perplexities(numbers)
