@@ -110,6 +110,19 @@ def mean_interval(values) -> Interval:
     return Interval(mean, t_quantile(0.5 + LEVEL / 2, n - 1) * spread / math.sqrt(n), n)
 
 
+def unpaired(values, others) -> Interval:
+    """Difference of the means of independent values, Welch: ± t(0.975, ν) · √(s²/n + s'²/n'); half
+    is NaN where either has fewer than two."""
+    parts = [(len(v), float(np.var(v, ddof=1)) / len(v) if len(v) > 1 else math.nan)
+             for v in (np.asarray(values, dtype=float), np.asarray(others, dtype=float))]
+    mean, total = float(np.mean(values) - np.mean(others)), sum(part for _, part in parts)
+    n = min(count for count, _ in parts)
+    if not math.isfinite(total) or total == 0:
+        return Interval(mean, total, n)
+    degrees = total**2 / sum(part**2 / (count - 1) for count, part in parts)
+    return Interval(mean, t_quantile(0.5 + LEVEL / 2, degrees) * math.sqrt(total), n)
+
+
 def wider(first: Interval, second: Interval) -> Interval:
     """The one with the larger half width, unknown ones apart; the first where none is known."""
     known = [interval for interval in (first, second) if math.isfinite(interval.half)]
@@ -133,7 +146,8 @@ def paired_over_seeds(values: dict, reference: dict, random: tuple[bool, bool]) 
     """Difference of two methods over seeds, each seed averaged over the windows.
 
     values and reference: seed → array over the same windows; random: whether each depends on the
-    seed. Where both do, d_s = mean_w values[s] - mean_w reference[s] over the seeds they share;
+    seed. Where both do, d_s = mean_w values[s] - mean_w reference[s] over their seeds, or, with
+    other seeds on either side, unpaired();
     where one does not, its mean stands in for every seed of the other. Then the t-interval of d
     over seeds; half is NaN where neither depends on the seed, since nothing varies.
     It speaks of other seeds, for the windows at hand.
@@ -147,7 +161,9 @@ def paired_over_seeds(values: dict, reference: dict, random: tuple[bool, bool]) 
         own = dict.fromkeys(other, own_mean)
     if not random[1]:
         other = dict.fromkeys(own, other_mean)
-    return mean_interval([own[seed] - other[seed] for seed in sorted(own.keys() & other.keys())])
+    if own.keys() != other.keys():
+        return unpaired(list(own.values()), list(other.values()))
+    return mean_interval([own[seed] - other[seed] for seed in sorted(own)])
 
 
 def bootstrap(samples: list, statistic) -> tuple[float, float]:

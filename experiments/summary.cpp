@@ -206,6 +206,16 @@ double interval95(const std::vector<double>& values) {
   return boost::math::quantile(t, 0.975) * standard_error(values);
 }
 
+double unpaired_interval95(const std::vector<double>& values, const std::vector<double>& others) {
+  const double a = std::pow(standard_error(values), 2);
+  const double b = std::pow(standard_error(others), 2);
+  if (std::isnan(a + b)) return a + b;
+  if (a + b == 0) return 0;
+  const auto free = [](const std::vector<double>& v) { return static_cast<double>(v.size() - 1); };
+  const double degrees = (a + b) * (a + b) / (a * a / free(values) + b * b / free(others));
+  return boost::math::quantile(boost::math::students_t(degrees), 0.975) * std::sqrt(a + b);
+}
+
 std::string summary_csv(const Sweep& sweep, const std::vector<SummaryRow>& rows) {
   std::set<std::string> metrics;
   for (const SummaryRow& row : rows) {

@@ -35,4 +35,8 @@ std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& 
 /// Half width of the 95 % interval of a mean: t_{0.975, n−1}·s/√n; NaN for fewer than two values.
 double interval95(const std::vector<double>& values);
 
+/// Half width of the 95 % interval of the difference of two means of independent values, Welch:
+/// t_{0.975, ν}·√(s²/n + s'²/n'); NaN where either has fewer than two.
+double unpaired_interval95(const std::vector<double>& values, const std::vector<double>& others);
+
 }  // namespace ruq

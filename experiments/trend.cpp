@@ -35,39 +35,91 @@ std::vector<const SummaryRow*> meant_rows(const std::vector<SummaryRow>& rows,
   return meant;
 }
 
-// Options that both trials have and neither set names are equal. Presets are not looked at: what
-// they stand for is.
-bool is_pair(const SummaryRow& a, const SummaryRow& b, const std::set<std::string>& named) {
-  const auto is_preset = [](const std::string& name) {
-    return name == "quant.preset" || name == "method.preset" || name == "method.schedule";
+// Options that both trials have and neither set names are equal, the seed apart. Presets are not
+// looked at: what they stand for is.
+bool agree(const SummaryRow& a, const SummaryRow& b, const std::set<std::string>& named) {
+  const auto is_passed_over = [](const std::string& name) {
+    return name == "quant.preset" || name == "method.preset" || name == "method.schedule" ||
+           name == "seed";
   };
+  const Json& other = b.results["config"];
   for (const auto& [name, value] : a.results["config"].items()) {
-    if (named.contains(name) || is_preset(name)) continue;
-    const Json& other = b.results["config"];
-    if (name == "seed") {
-      const bool both = a.results["random"] == true && b.results["random"] == true;
-      if (both && other["seed"] != value) return false;
-    } else if (other.contains(name) && other[name] != value) {
-      return false;
-    }
+    if (named.contains(name) || is_passed_over(name)) continue;
+    if (other.contains(name) && other[name] != value) return false;
   }
   return true;
 }
 
-// Differences of the loss window by window, averaged over the pairs.
-std::vector<double> window_differences(
-    const std::vector<std::pair<const SummaryRow*, const SummaryRow*>>& pairs) {
-  std::vector<double> mean_differences;
-  for (const auto& [lower, than] : pairs) {
-    const auto a = lower->results["windows"]["nll"].get<std::vector<double>>();
-    const auto b = than->results["windows"]["nll"].get<std::vector<double>>();
-    if (a.size() != b.size()) return {};
-    mean_differences.resize(a.size());
-    for (std::size_t w = 0; w < a.size(); ++w) {
-      mean_differences[w] += (a[w] - b[w]) / static_cast<double>(pairs.size());
+bool is_random(const SummaryRow& row) { return row.results["random"] == true; }
+
+std::string seed_of(const SummaryRow& row) { return row.results["config"]["seed"]; }
+
+using Rows = std::vector<const SummaryRow*>;
+
+std::set<std::string> seeds_of(const Rows& rows) {
+  std::set<std::string> seeds;
+  for (const SummaryRow* row : rows) seeds.insert(seed_of(*row));
+  return seeds;
+}
+
+// The two sides of a comparison: trials that are compared one with one (`paired`), or all of one
+// side with all of the other.
+struct Sides {
+  Rows lower, than;
+  bool paired = true;
+};
+
+void add(const SummaryRow* row, Rows& rows) {
+  if (std::find(rows.begin(), rows.end(), row) == rows.end()) rows.push_back(row);
+}
+
+Sides sides_of(const Rows& lower, const Rows& than, const std::set<std::string>& named) {
+  Sides all, pairs;
+  all.paired = false;
+  for (const SummaryRow* a : lower) {
+    for (const SummaryRow* b : than) {
+      if (!agree(*a, *b, named)) continue;
+      add(a, all.lower);
+      add(b, all.than);
+      if (is_random(*a) && is_random(*b) && seed_of(*a) != seed_of(*b)) continue;
+      pairs.lower.push_back(a);
+      pairs.than.push_back(b);
     }
   }
-  return mean_differences;
+  // Several trials of one setting, each with a seed of its own.
+  const auto is_sample = [](const Rows& rows) {
+    return rows.size() > 1 && seeds_of(rows).size() == rows.size() &&
+           std::all_of(rows.begin(), rows.end(), [](auto* row) { return is_random(*row); });
+  };
+  const bool other_seeds =
+      is_sample(all.lower) && is_sample(all.than) && seeds_of(all.lower) != seeds_of(all.than);
+  return other_seeds ? all : pairs;
+}
+
+std::vector<double> values_of(const Rows& rows, const std::string& metric) {
+  std::vector<double> values;
+  for (const SummaryRow* row : rows) values.push_back(row->results["metrics"][metric]);
+  return values;
+}
+
+// Loss of every window, averaged over the trials; empty where they have not as many windows.
+std::vector<double> window_means(const Rows& rows) {
+  std::vector<double> means;
+  for (const SummaryRow* row : rows) {
+    const auto nll = row->results["windows"]["nll"].get<std::vector<double>>();
+    if (means.empty()) means.resize(nll.size());
+    if (means.size() != nll.size()) return {};
+    for (std::size_t w = 0; w < nll.size(); ++w) {
+      means[w] += nll[w] / static_cast<double>(rows.size());
+    }
+  }
+  return means;
+}
+
+std::vector<double> differences(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> result;
+  for (std::size_t i = 0; i < a.size() && a.size() == b.size(); ++i) result.push_back(a[i] - b[i]);
+  return result;
 }
 
 TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
@@ -76,22 +128,18 @@ TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
   for (const Options* options : {&trend.lower, &trend.than}) {
     for (const auto& [name, value] : *options) named.insert(name);
   }
-  std::vector<std::pair<const SummaryRow*, const SummaryRow*>> pairs;
-  std::vector<double> differences;
-  for (const SummaryRow* lower : meant_rows(rows, trend.metric, trend.lower)) {
-    for (const SummaryRow* than : meant_rows(rows, trend.metric, trend.than)) {
-      if (!is_pair(*lower, *than, named)) continue;
-      pairs.emplace_back(lower, than);
-      differences.push_back(lower->results["metrics"][trend.metric].get<double>() -
-                            than->results["metrics"][trend.metric].get<double>());
-    }
-  }
-  if (pairs.empty()) return result;
-  result.pairs = std::ssize(pairs);
-  result.difference = mean(differences);
-  result.half_width = interval95(differences);
+  const Sides sides = sides_of(meant_rows(rows, trend.metric, trend.lower),
+                               meant_rows(rows, trend.metric, trend.than), named);
+  if (sides.lower.empty()) return result;
+  const auto lower = values_of(sides.lower, trend.metric);
+  const auto than = values_of(sides.than, trend.metric);
+  result.pairs = std::min(std::ssize(lower), std::ssize(than));
+  result.difference = mean(lower) - mean(than);
+  result.half_width =
+      sides.paired ? interval95(differences(lower, than)) : unpaired_interval95(lower, than);
   if (trend.metric == "nll" || trend.metric == "nll_over_float") {
-    const double over_windows = interval95(window_differences(pairs));
+    const double over_windows =
+        interval95(differences(window_means(sides.lower), window_means(sides.than)));
     const bool wider = !(over_windows <= result.half_width);  // or the only one
     if (std::isfinite(over_windows) && wider) result.half_width = over_windows;
   }
@@ -121,7 +169,8 @@ std::string trends_markdown(const std::vector<TrendVerdict>& verdicts) {
   if (verdicts.empty()) return "";
   std::string text =
       "\n## Expected trends\n\nAs the configuration states them. A difference is that of paired "
-      "trials, with the wider of its 95 % intervals over trials and over windows; where there is a "
+      "trials, or of all where they have other seeds, with the wider of its 95 % intervals over "
+      "trials and over windows; where there is a "
       "margin, the claim is that the difference stays below it.\n\n"
       "| claim | metric | difference | margin | pairs | verdict |\n|---|---|---|---|---|---|\n";
   for (const TrendVerdict& verdict : verdicts) {

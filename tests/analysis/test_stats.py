@@ -75,13 +75,25 @@ class Pairing(unittest.TestCase):
             stats.paired_over_windows([[1, 2]], [[1, 2, 3]])
 
     def test_seeds_of_two_random_methods_pair_by_seed(self):
-        values = {1: [1, 3], 2: [4, 4], 3: [9, 9], 8: [100, 100]}
-        reference = {1: [1, 1], 2: [2, 2], 3: [6, 6], 9: [-50, -50]}
+        values = {1: [1, 3], 2: [4, 4], 3: [9, 9]}
+        reference = {1: [1, 1], 2: [2, 2], 3: [6, 6]}
         interval = stats.paired_over_seeds(values, reference, (True, True))
-        # differences 1, 2, 3 over the seeds 1, 2, 3 that both have
+        # differences 1, 2, 3
         self.assertAlmostEqual(interval.mean, 2)
         self.assertEqual(interval.n, 3)
         self.assertAlmostEqual(interval.half, 4.30265 / math.sqrt(3), delta=1e-4)
+
+    def test_other_seeds_are_compared_as_they_are(self):
+        values = {1: [1], 2: [2], 3: [3]}
+        reference = {seed: [2 * seed] for seed in range(1, 6)}
+        interval = stats.paired_over_seeds(values, reference, (True, True))
+        self.assertEqual(interval, stats.unpaired([1, 2, 3], [2, 4, 6, 8, 10]))
+        self.assertEqual((interval.mean, interval.n), (-4, 3))
+        # s²/n = 1/3 and 2, so ν = 5.158: t lies between those of 6 and 5 degrees.
+        self.assertTrue(2.4469 < interval.half / math.sqrt(7 / 3) < 2.5706)
+        self.assertTrue(math.isnan(stats.unpaired([1], [1, 2]).half))
+        self.assertAlmostEqual(stats.unpaired([1, 3], [11, 13]).half,
+                               4.30265 * math.sqrt(2), delta=1e-4)
 
     def test_a_seedless_side_stands_in_for_every_seed(self):
         interval = stats.paired_over_seeds({1: [2], 2: [4]}, {0: [1]}, (True, False))

@@ -84,6 +84,18 @@ TEST_CASE("half widths of 95 % intervals use Student's t") {
   CHECK(std::isnan(interval95({})));
 }
 
+TEST_CASE("the difference of two means has Welch's interval") {
+  // s²/n = 1/3 and 10/5 · ½ = 2: ν = (7/3)² / ((1/3)²/2 + 2²/4) = 5.1579, t from published tables
+  // between 2.5706 (5) and 2.4469 (6).
+  const double half = unpaired_interval95({1, 2, 3}, {2, 4, 6, 8, 10});
+  CHECK(half / std::sqrt(7.0 / 3) > 2.54);
+  CHECK(half / std::sqrt(7.0 / 3) < 2.5706);
+  CHECK(unpaired_interval95({5, 5}, {5, 5, 5}) == 0);
+  CHECK(std::isnan(unpaired_interval95({1}, {1, 2})));
+  // Equal variances and sizes: Student's with n + n' − 2.
+  CHECK(unpaired_interval95({1, 3}, {11, 13}) == doctest::Approx(4.30265273 * std::sqrt(2.0)));
+}
+
 TEST_CASE("paired differences are taken window by window against the mean over seeds") {
   // Reference: mean of {4, 5, 6} and {2, 3, 10} is {3, 4, 8}. Differences of {4, 6, 8}: {1, 2, 0},
   // mean 1, s = 1, se = 1/sqrt(3). Those of {4, 5, 6}: {1, 1, -2}, mean 0, s = sqrt 3, se = 1.

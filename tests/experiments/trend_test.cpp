@@ -63,6 +63,24 @@ TEST_CASE("a difference that both intervals leave on one side is confirmed, or t
   CHECK(verdict(rows(1)).verdict == "unresolved");
 }
 
+TEST_CASE("a setting with other seeds is held against all of the other") {
+  std::vector<SummaryRow> rows;
+  for (int seed = 1; seed <= 2; ++seed) {
+    rows.push_back(finished("ruquant", "zigzag", seed, {1.0 + 0.1 * seed, 1.2 + 0.1 * seed}));
+  }
+  for (int seed = 1; seed <= 4; ++seed) {
+    rows.push_back(finished("ruquant", "contiguous", seed, {2.0 + 0.2 * seed, 2.2 + 0.2 * seed}));
+  }
+  const TrendVerdict judged = verdict(rows);
+  CHECK(judged.pairs == 2);
+  CHECK(judged.difference == doctest::Approx(1.25 - 2.6));
+  CHECK(judged.half_width ==
+        doctest::Approx(unpaired_interval95({1.2, 1.3}, {2.3, 2.5, 2.7, 2.9})));
+  CHECK(judged.verdict == "confirmed");
+  rows.resize(4);  // the same seeds on both sides
+  CHECK(verdict(rows).half_width == doctest::Approx(interval95({1.2 - 2.3, 1.3 - 2.5})));
+}
+
 TEST_CASE("a margin is what the first set may be worse by") {
   const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, {1.1, 2.12, 3.1}),
                                         finished("ruquant", "contiguous", 1, {1, 2, 3})};
