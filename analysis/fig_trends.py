@@ -66,7 +66,8 @@ def _caption(run: Run, trends) -> str:
     pairs = sorted({trend["pairs"] for trend in trends})
     span = str(pairs[0]) if len(pairs) == 1 else f"{pairs[0]} to {pairs[-1]}"
     return ("What the configuration of the run states. Marker: mean difference of "
-            f"paired trials ({span} pairs); bar: the wider of its 95 % t-intervals over trials and "
+            f"trials, paired where both sides have the same seeds ({span} pairs, or trials of the "
+            "smaller side); bar: the wider of its 95 % t-intervals over trials and "
             "over windows. Confirmed: the whole bar lies below zero, or below the tick of a claim "
             "that something is no worse by more than that; contradicted: above. "
             f"{style.provenance(run.trials)}")

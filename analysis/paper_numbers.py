@@ -22,9 +22,10 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.levels.method.choice.minus      and its difference to midpoints
     mechanisms.levels.method.clipped           midpoints of a grid that is clipped as in baselines
     mechanisms.levels.method.clipped.choice.minus                the other levels against these
-    ablations.default .default.seeds .changes .changes.below .changes.lower
-                                               the default, single changes of it, how many have a
-                                               lower mean, and how many are said to be lower
+    ablations.default .default.seeds .changes .changes.seeds .changes.below .changes.lower
+                                               the default, single changes of it, their fewest
+                                               seeds, how many have a lower mean, and how many
+                                               are said to be lower
     ablations.rotation.value.minus             another block map against the default's
     tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
     tasks.kept-above-chance.variant.widths     an interval over items
@@ -155,8 +156,10 @@ def _verdict(trend) -> str:
     if trend["verdict"] == "no data":
         return "no data"
     interval = stats.Interval(trend["difference"], trend.get("half_width", math.nan), 0)
-    pairs = f"{trend['pairs']} pair{'' if trend['pairs'] == 1 else 's'}"
-    return f"{trend['verdict']}, {_signed(interval)}, {pairs}"
+    count, what = trend["pairs"], "pair" if trend.get("paired", True) else "trial"
+    rested = f"{count} {what}{'' if count == 1 else 's'}" \
+             + ("" if what == "pair" else " and more a side")
+    return f"{trend['verdict']}, {_signed(interval)}, {rested}"
 
 
 def _losses(run: Run) -> dict:
@@ -240,6 +243,7 @@ def _changes(run: Run) -> dict:
     below = sum(d.pair.windows.mean < 0 for d in found)
     own = {"default": _plain(compare.loss_interval(base)), "default.seeds": str(len(base.trials)),
            "changes": str(len(found)), "changes.below": str(below),
+           "changes.seeds": str(min(len(d.group.trials) for d in found)),
            "changes.lower": str(sum(d.pair.verdict == "lower" for d in found))}
     for d in found:
         if len(d.changed) == 1 and d.axis == "method.rotation":

@@ -123,7 +123,7 @@ std::vector<double> differences(const std::vector<double>& a, const std::vector<
 }
 
 TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
-  TrendVerdict result{trend, "no data", 0, kNone, 0};
+  TrendVerdict result{trend, "no data", 0, kNone};
   std::set<std::string> named(trend.ignoring.begin(), trend.ignoring.end());
   for (const Options* options : {&trend.lower, &trend.than}) {
     for (const auto& [name, value] : *options) named.insert(name);
@@ -133,6 +133,7 @@ TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
   if (sides.lower.empty()) return result;
   const auto lower = values_of(sides.lower, trend.metric);
   const auto than = values_of(sides.than, trend.metric);
+  result.paired = sides.paired;
   result.pairs = std::min(std::ssize(lower), std::ssize(than));
   result.difference = mean(lower) - mean(than);
   result.half_width =
@@ -187,7 +188,8 @@ Json trends_json(const std::vector<TrendVerdict>& verdicts) {
   for (const TrendVerdict& verdict : verdicts) {
     Json item = {{"claim", verdict.trend.claim},   {"metric", verdict.trend.metric},
                  {"verdict", verdict.verdict},     {"difference", verdict.difference},
-                 {"margin", verdict.trend.margin}, {"pairs", verdict.pairs}};
+                 {"margin", verdict.trend.margin}, {"pairs", verdict.pairs},
+                 {"paired", verdict.paired}};
     if (std::isfinite(verdict.half_width)) item["half_width"] = verdict.half_width;
     list.push_back(std::move(item));
   }

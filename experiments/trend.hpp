@@ -25,6 +25,7 @@ struct TrendVerdict {
   double difference = 0;  ///< mean of lower − than
   double half_width = 0;  ///< of the interval that decided; NaN where there is none
   Index pairs = 0;        ///< of trials; where nothing is paired, trials of the smaller side
+  bool paired = true;     ///< trial by trial
 };
 
 std::vector<TrendVerdict> judge_trends(const Sweep& sweep, const std::vector<SummaryRow>& rows);
@@ -32,7 +33,7 @@ std::vector<TrendVerdict> judge_trends(const Sweep& sweep, const std::vector<Sum
 /// A section of summary.md; empty without trends.
 std::string trends_markdown(const std::vector<TrendVerdict>& verdicts);
 
-/// trends.json: a list of claim, metric, verdict, difference, half_width, pairs.
+/// trends.json: a list of claim, metric, verdict, difference, half_width, margin, pairs, paired.
 nlohmann::ordered_json trends_json(const std::vector<TrendVerdict>& verdicts);
 
 }  // namespace ruq

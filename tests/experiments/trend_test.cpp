@@ -73,6 +73,7 @@ TEST_CASE("a setting with other seeds is held against all of the other") {
   }
   const TrendVerdict judged = verdict(rows);
   CHECK(judged.pairs == 2);
+  CHECK_FALSE(judged.paired);
   CHECK(judged.difference == doctest::Approx(1.25 - 2.6));
   CHECK(judged.half_width ==
         doctest::Approx(unpaired_interval95({1.2, 1.3}, {2.3, 2.5, 2.7, 2.9})));
