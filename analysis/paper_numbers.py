@@ -22,6 +22,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.levels.method.choice.minus      and its difference to midpoints
     mechanisms.levels.method.clipped           midpoints of a grid that is clipped as in baselines
     mechanisms.levels.method.clipped.choice.minus                the other levels against these
+    baselines.order.widths.model               pairs of methods in the published order of a model
     ablations.default .default.seeds .changes .changes.seeds .changes.below .changes.lower
                                                the default, single changes of it, their fewest
                                                seeds, how many have a lower mean, and how many
@@ -42,8 +43,8 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import (compare, departures, fig_levels, fig_tasks, fig_uniformity, stats,  # noqa: E402
-                      style)
+from analysis import (compare, departures, fig_levels, fig_tasks, fig_uniformity,  # noqa: E402
+                      published, stats, style)
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.load import OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
@@ -91,6 +92,8 @@ def numbers(runs: dict) -> dict:
         own = {**_inputs(run), **_trends(run)}
         if name in LOSS_RUNS:
             own |= _losses(run)
+        if name == "baselines":
+            own |= _published_orders(run)
         if name == "sites":
             own |= _sites(run)
         if name == "mechanisms":
@@ -213,6 +216,16 @@ def _levels(run: Run) -> dict:
             if choice != "midpoint":
                 pair = compare.compare(group, own["midpoint"])
                 found[f"{key}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
+    return found
+
+
+def _published_orders(run: Run) -> dict:
+    found, known = {}, published.load()
+    for widths in run.widths:
+        for model in published.BESIDE_MODELS:
+            same, pairs = published.same_order(known, run, widths, model)
+            if pairs:
+                found[f"order.{widths}.{model}"] = f"{same} of {pairs}"
     return found
 
 

@@ -9,8 +9,11 @@ source. Numbers are kept as they were printed; times are in seconds, whatever th
 import csv
 import math
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from string import ascii_lowercase
+
+import numpy as np
 
 from analysis import style, tables
 from analysis.runs import Run, RunError
@@ -155,6 +158,16 @@ def nearest(run: Run, number: Number):
             wanted[key] = value
     return next((group for group in run.groups if group.method == number.method
                  and group.widths == number.setting and group.settings == wanted), None)
+
+
+def same_order(numbers, run: Run, setting: str, model: str) -> tuple:
+    """Of pairs of methods that both measured at this setting, how many stand in the same order on
+    `model` and on ours, by means; and how many there are."""
+    both = [(number.value, float(np.mean(group.losses))) for number in numbers
+            if (number.measure, number.setting, number.model) == (PERPLEXITY, setting, model)
+            and number.method != FLOAT and (group := nearest(run, number))]
+    agree = [(a[0] < b[0]) == (a[1] < b[1]) for a, b in combinations(both, 2)]
+    return sum(agree), len(agree)
 
 
 def times(numbers) -> tables.Table:

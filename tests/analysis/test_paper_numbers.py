@@ -13,6 +13,7 @@ from analysis import compare, fig_tasks, load, paper_numbers, runs, stats
 
 HOME = Path(__file__).resolve().parents[2]
 W4, W6, W3 = "W4A4-Q4K4V4", "W6A6-Q6K6V6", "W3A16-Q16K16V16"
+Q16 = "W4A4-Q16K4V4"
 WEIGHTS = {"W4A16-Q16K16V16": 0.2, W3: 1.0}
 BASELINES = [(name.split("-")[0], {**options, "quant.rounding": rounding}, 0.3 + 0.05 * place)
              for place, (name, options) in enumerate(paper_numbers.VARIANTS.items())
@@ -32,7 +33,7 @@ def claims(name) -> list:
 def make_study(folder) -> Path:
     """Fabricated runs with the names, variants and claims of the study."""
     seeds = {"seeds": (1, 2, 3), "samples": False}
-    fixture.make_run(folder / "baselines", BASELINES, **seeds)
+    fixture.make_run(folder / "baselines", BASELINES, widths={**fixture.WIDTHS, Q16: 0.9}, **seeds)
     rotations = [("ruquant", {"method.rotation": name}, 0.45) for name in ("composite", "hadamard")]
     for name, design in (("mechanisms", LEVELS), ("ablations", rotations)):
         fixture.make_run(folder / name, design, **seeds)

@@ -400,6 +400,17 @@ class Published(Folder):
         self.assertEqual({row[-1] for row in published.beside_ours(published.load(), smoothed).rows
                           if row[0].startswith("quarot")}, {"–"})
 
+    def test_pairs_in_the_published_order_are_counted(self):
+        rows = [("smoothquant", {}, 2.0), ("duquant", {}, 0.6), ("ruquant", {}, 0.5)]
+        self.assertEqual(self.order_of(rows), (3, 3))
+        # DuQuant and RUQuant change places: two pairs of three remain
+        self.assertEqual(self.order_of([*rows[:2], ("ruquant", {}, 1.0)]), (2, 3))
+        self.assertEqual(self.order_of(rows[:1]), (0, 0))
+
+    def order_of(self, design):
+        return published.same_order(published.load(), self.run_of(design), "W4A4-Q4K4V4",
+                                    "LLaMA-2-7B")
+
     def test_a_letter_stands_for_a_source(self):
         numbers = published.load()
         table = published.perplexities(numbers)
