@@ -150,8 +150,8 @@ void run_in_workers(const Request& request, const RunFolder& folder,
   }
   if (refused) {
     fail(
-        "{}: the sweep stops, since what is left of it is not what it began with; what is done "
-        "is kept",
+        "{}: a worker found its trial changed or impossible (see above); the sweep stops, and what "
+        "is done is kept",
         request.config.string());
   }
 }

@@ -102,10 +102,12 @@ std::vector<double> window_losses(const Group& group) {
   return losses;
 }
 
-bool diverged(const Group& group) {
-  return std::any_of(group.rows.begin(), group.rows.end(), [](const SummaryRow* row) {
-    return !row->results.value("diverged", "").empty();
-  });
+std::string diverged_reason(const Group& group) {
+  for (const SummaryRow* row : group.rows) {
+    const std::string why = row->results.value("diverged", "");
+    if (!why.empty()) return why;
+  }
+  return "";
 }
 
 // The variant of `method` that `row` is held against: of those on the same windows with equal
@@ -115,7 +117,8 @@ const Group* reference_of(const SummaryRow& row, const std::vector<Group>& group
   const Group* best = nullptr;
   for (const Group& group : groups) {
     const SummaryRow& one = *group.rows.front();
-    if (one.results["method"] != method || !has_windows(one) || diverged(group)) continue;
+    if (one.results["method"] != method || !has_windows(one)) continue;
+    if (!diverged_reason(group).empty()) continue;
     if (pairing_key(one) != pairing_key(row)) continue;
     if (best == nullptr || mean(window_losses(group)) < mean(window_losses(*best))) best = &group;
   }
@@ -268,14 +271,6 @@ std::string construction(const Group& group) {
   const auto apply = group.time("apply_seconds");
   if (plan.empty() || apply.empty()) return "";
   return fmt::format("{:.1f} + {:.1f}", mean(plan), mean(apply));
-}
-
-std::string diverged_reason(const Group& group) {
-  for (const SummaryRow* row : group.rows) {
-    const std::string why = row->results.value("diverged", "");
-    if (!why.empty()) return why;
-  }
-  return "";
 }
 
 std::string loss_cell(const Group& group) {
