@@ -25,6 +25,10 @@ struct ModelSource {
 struct TextSource {
   std::string source = "wikipedia";  ///< wikipedia, wikitext2, file or tokens
   std::string path;                  ///< folder of WikiText-2, a UTF-8 file, or a token file
+
+  /// Whether it is a text of its own, not "same" or "random" (of calibration).
+  bool is_other() const { return source != "same" && source != "random"; }
+  bool reads_path() const { return is_other() && source != "wikipedia"; }
 };
 
 /// Language metrics on windows of a split: consecutive ones from its start, or spread over it.

@@ -39,14 +39,6 @@ void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig&
     check_vocabulary("calibration.source", known_tokens(inputs.calibration_tokens), model);
   }
   if (config.measures_language()) evaluated_tokens(config, tokens);
-  for (const auto& [name, length] :
-       {std::pair("evaluation.window_tokens", config.evaluation.window_tokens),
-        std::pair("calibration.window_tokens", config.calibration.window_tokens)}) {
-    if (length > model.context) {
-      fail("{}: found {}, expected at most the {} positions of the model", name, length,
-           model.context);
-    }
-  }
   const Index scored = std::ssize(tokens.split(config.evaluation.split));
   if (config.evaluation.window_tokens > scored) {
     fail("evaluation.window_tokens: found {}, expected at most the {} tokens of the {} split",
@@ -56,6 +48,14 @@ void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig&
   if (config.calibration.window_tokens > room) {
     fail("calibration.window_tokens: found {}, expected at most the {} tokens of the split",
          config.calibration.window_tokens, room);
+  }
+  for (const auto& [name, length] :
+       {std::pair("evaluation.window_tokens", config.evaluation.window_tokens),
+        std::pair("calibration.window_tokens", config.calibration.window_tokens)}) {
+    if (length > model.context) {
+      fail("{}: found {}, expected at most the {} positions of the model", name, length,
+           model.context);
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "ruquant/base/error.hpp"
 #include "ruquant/eval/language.hpp"
 
 namespace ruq {
@@ -110,6 +111,13 @@ void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const Choi
     result.items[task.name + "." + name] = correct;
     result.items[task.name + "." + name + "_float"] = float_correct;
   }
+}
+
+std::string lost_words(double nll, double nll_float, Index vocabulary) {
+  const double chance = std::log(static_cast<double>(vocabulary));
+  if (nll <= chance || !(nll_float <= chance)) return "";
+  return fmt::format("a loss of {:.2f} nats, worse than guessing among {} tokens ({:.2f})", nll,
+                     vocabulary, chance);
 }
 
 }  // namespace ruq

@@ -1,6 +1,7 @@
 // From what a trial computed to the metrics that its record holds.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "experiments/trial.hpp"
@@ -25,5 +26,9 @@ void measure_learning(const Plan& plan, TrialResult& result);
 /// and answers. Single items go to result.items.
 void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const ChoiceScores& floats,
                   TrialResult& result);
+
+/// Why a loss says nothing any more: it is worse than guessing among `vocabulary` tokens, where the
+/// float model's is not. Empty where it does.
+std::string lost_words(double nll, double nll_float, Index vocabulary);
 
 }  // namespace ruq

@@ -87,17 +87,8 @@ std::uint64_t prepared_key(const fs::path& tokenizer, const std::string& source)
   return hash_text(text);
 }
 
-bool is_other_text(const TextSource& calibration) {
-  return calibration.source != "same" && calibration.source != "random";
-}
-
 // Before the model is made, which may take minutes. `group`: text or calibration.
 void check_text_path(const TextSource& text, const std::string& group) {
-  if (text.source == "wikipedia" || !is_other_text(text)) {
-    if (text.path.empty()) return;
-    fail("{0}.path: found '{1}' with {0}.source {2}, expected nothing: {2} reads no file", group,
-         text.path, text.source);
-  }
   const char* expected = text.source == "tokens" ? "a token file (HDF5)"
                          : text.source == "file" ? "a UTF-8 file"
                                                  : "the folder of WikiText-2 raw";
@@ -156,9 +147,9 @@ Inputs prepare_inputs(const Config& config) {
     inputs.activations = config.activations.path;
   }
   if (!config.needs_model()) return inputs;
-  check_text_path(config.text, "text");
-  const bool other = is_other_text(config.calibration_text);
-  check_text_path(config.calibration_text, "calibration");
+  if (config.text.reads_path()) check_text_path(config.text, "text");
+  const bool other = config.calibration_text.is_other();
+  if (config.calibration_text.reads_path()) check_text_path(config.calibration_text, "calibration");
   inputs.model = prepare_model(config.model);
   inputs.tokens = prepare_tokens(config.text, inputs.model);
   if (other) inputs.calibration_tokens = prepare_tokens(config.calibration_text, inputs.model);

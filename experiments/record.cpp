@@ -44,6 +44,8 @@ std::string revision() {
 std::string config_yaml(const Trial& trial) {
   std::string text = fmt::format("about: {}\ncheck: parse\n", Json(trial.label).dump());
   for (const auto& [key, value] : trial.config->flat()) {
+    // Given for other trials of the sweep; alone it would be refused.
+    if (key == "calibration.path" && !trial.config->calibration_text.reads_path()) continue;
     text += fmt::format("{}: {}\n", key, yaml_text(value));
   }
   return text;

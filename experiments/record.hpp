@@ -7,9 +7,9 @@
 // A trial id is a hash of the options that differ from their defaults, the digests of the inputs,
 // the math backend, the build preset and the result versions of method, weight rounding and
 // executor, never of the clock: running again skips what is done. Every file is written beside and
-// renamed; `status` is `running`, `done` or `failed: <why>`, and is written last. results.json holds
-// no time and no machine, so the same trial gives the same bytes whatever the number of threads or
-// jobs.
+// renamed; `status` is `running`, `done` or `failed: <why>`, and is written last. results.json
+// holds no time and no machine, so the same trial gives the same bytes whatever the number of
+// threads or jobs.
 #pragma once
 
 #include <filesystem>

@@ -213,6 +213,20 @@ class Resolver {
   std::vector<Trial> trials_;
 };
 
+// A path that no trial reads was meant for a source that was not asked for.
+void check_calibration_path(const std::vector<Trial>& trials) {
+  const auto is_unread = [](const Trial& trial) {
+    const TextSource& text = trial.config->calibration_text;
+    return !text.path.empty() && !text.reads_path();
+  };
+  if (trials.empty() || !std::all_of(trials.begin(), trials.end(), is_unread)) return;
+  const TextSource& first = trials.front().config->calibration_text;
+  fail(
+      "calibration.path: found '{0}' with calibration.source {1}, expected nothing: {1} reads no "
+      "file",
+      first.path, first.source);
+}
+
 // The value of an option of a trial; none where its method does not have it.
 std::optional<std::string> option_of(const Trial& trial, const std::string& key) {
   for (const auto& [name, value] : trial.config->flat()) {
@@ -274,6 +288,7 @@ Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides
     for (const auto& swept : combinations(grid)) resolver.add(swept, axis_keys);
   }
   sweep.trials = resolver.take();
+  check_calibration_path(sweep.trials);
   for (const std::string& word : only) select(word, sweep.trials);
   for (const Trend& trend : document.trends) {
     const auto meant = [&](const auto& options) {

@@ -325,12 +325,7 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
   result.metrics["nll_over_float"] = mean(scores.nll) - mean(floats.nll);
   result.metrics[fmt::format("ppl.w{}", length)] = std::exp(mean(scores.nll));
   result.metrics[fmt::format("ppl_float.w{}", length)] = std::exp(mean(floats.nll));
-  const double chance = std::log(static_cast<double>(model.config.vocabulary));
-  if (!(mean(scores.nll) <= chance)) {
-    result.diverged =
-        fmt::format("a loss of {:.2f} nats, worse than guessing among {} tokens ({:.2f})",
-                    mean(scores.nll), model.config.vocabulary, chance);
-  }
+  result.diverged = lost_words(mean(scores.nll), mean(floats.nll), model.config.vocabulary);
   result.metrics["kl"] = mean(scores.kl);
   result.metrics["agreement"] = mean(scores.agreement);
   result.timing.evaluate_seconds = clock.lap();

@@ -150,5 +150,14 @@ TEST_CASE("what is kept comes back") {
   CHECK(read.greedy == made.greedy);
 }
 
+TEST_CASE("a loss beyond guessing is lost, unless the float model's is there too") {
+  const Index vocabulary = 256;  // ln 256 = 5.545
+  CHECK(lost_words(5.5, 3, vocabulary).empty());
+  const std::string words = lost_words(5.6, 3, vocabulary);
+  CHECK(words == "a loss of 5.60 nats, worse than guessing among 256 tokens (5.55)");
+  CHECK(lost_words(7, 6, vocabulary).empty());
+  CHECK_FALSE(lost_words(std::nan(""), 3, vocabulary).empty());
+}
+
 }  // namespace
 }  // namespace ruq::test
