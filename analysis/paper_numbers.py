@@ -22,6 +22,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.levels.method.choice.minus      and its difference to midpoints
     mechanisms.levels.method.clipped           midpoints of a grid that is clipped as in baselines
     mechanisms.levels.method.clipped.choice.minus                the other levels against these
+    second_model.blocks.method.size.widths     loss at other block sizes, where these were varied
     baselines.order.widths.model               pairs of methods in the published order of a model
     ablations.default .default.seeds .changes .changes.seeds .changes.below .changes.lower
                                                the default, single changes of it, their fewest
@@ -94,6 +95,8 @@ def numbers(runs: dict) -> dict:
             own |= _losses(run)
         if name == "baselines":
             own |= _published_orders(run)
+        if name == "second_model":
+            own |= _block_sizes(run)
         if name == "sites":
             own |= _sites(run)
         if name == "mechanisms":
@@ -217,6 +220,12 @@ def _levels(run: Run) -> dict:
                 pair = compare.compare(group, own["midpoint"])
                 found[f"{key}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
     return found
+
+
+def _block_sizes(run: Run) -> dict:
+    return {f"blocks.{group.method}.{group.settings['method.block_size']}.{group.widths}":
+            _plain(compare.loss_interval(group))
+            for group in run.groups if "method.block_size" in group.settings}
 
 
 def _published_orders(run: Run) -> dict:

@@ -42,7 +42,9 @@ def make_study(folder) -> Path:
         (folder / name / "trends.json").write_text(json.dumps(trends))
     weights = [("rtn", {"quant.rounding": rounding}, 0.2) for rounding in ("rtn", "gptq", "septq")]
     fixture.make_run(folder / "weight_only", weights, widths=WEIGHTS, **seeds)
-    fixture.make_run(folder / "second_model", [*SMALL, ("duquant", {}, 0.5)],
+    sizes = [(method, {"method.block_size": size}, loss) for method, loss in
+             (("duquant", 0.5), ("ruquant", 0.45)) for size in ("64", "128", "256")]
+    fixture.make_run(folder / "second_model", [*SMALL[:2], *sizes],
                      widths={W6: 0.1, "W4A4-Q16K16V16": 0.8}, **seeds)
     fixture.make_run(folder / "wikitext2", [*SMALL, ("duquant", {}, 0.55)],
                      widths={W4: 1.0, W6: 0.1}, **seeds)
