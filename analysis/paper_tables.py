@@ -69,7 +69,8 @@ def ablation(run: Run) -> tables.Table:
         "ablation", f"Single changes of settings ({widths})",
         ("change", "loss over float", *(("minus the default", what) for what in
                                         ("mean", "± seeds", "± windows")), "seeds", "verdict"),
-        tuple(rows), "Nats per token; half widths of 95 % t-intervals of differences, paired over windows, and "
+        tuple(rows),
+        "Nats per token; half widths of 95 % t-intervals of differences, paired over windows, and "
         "over seeds where both sides have the same. "
         f"Default: {departures.defaults_words(found)}. "
         + _note([g for d in found for g in (d.base, d.group)]))

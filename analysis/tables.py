@@ -77,8 +77,11 @@ def cell(values, digits: int) -> str:
     values = np.asarray(values, dtype=float)
     if not len(values) or not np.all(np.isfinite(values)):
         return "diverged" if len(values) else "–"
-    interval = stats.mean_interval(values)
-    mean = f"{interval.mean:.{digits}f}".replace("-", "−")
+    return _interval(stats.mean_interval(values), digits)
+
+
+def _interval(interval: stats.Interval, digits: int) -> str:
+    mean = compare.signed(interval.mean, f".{digits}f")
     return f"{mean} ± {interval.half:.{digits}f}" if math.isfinite(interval.half) else mean
 
 
@@ -117,8 +120,7 @@ def loss_cell(group) -> str:
     interval = compare.loss_interval(group)
     if not math.isfinite(interval.mean):
         return "diverged"
-    text = f"{compare.signed(interval.mean, '.3f')} ± {interval.half:.3f}" \
-        if math.isfinite(interval.half) else compare.signed(interval.mean, ".3f")
+    text = _interval(interval, 3)
     return f"{text} (diverged)" if group.diverged else text
 
 

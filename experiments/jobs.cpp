@@ -120,8 +120,8 @@ void run_in_workers(const Request& request, const RunFolder& folder,
   std::map<pid_t, std::size_t> running;
   std::size_t next = 0;
   bool refused = false;
-  while ((next < todo.size() && !refused) || !running.empty()) {
-    while (next < todo.size() && !refused && std::ssize(running) < request.jobs) {
+  while (next < todo.size() || !running.empty()) {
+    while (next < todo.size() && std::ssize(running) < request.jobs) {
       running[start_worker(request, todo[next], all[todo[next]].id)] = todo[next];
       ++next;
     }
@@ -132,7 +132,8 @@ void run_in_workers(const Request& request, const RunFolder& folder,
     if (found == running.end()) continue;
     const PlannedTrial& planned = all[found->second];
     if (WIFEXITED(status) && WEXITSTATUS(status) == kRefused) {
-      refused = true;  // the worker has said why
+      refused = true;  // the worker has said why; no other is started
+      next = todo.size();
       running.erase(found);
       continue;
     }

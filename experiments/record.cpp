@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "experiments/prepare.hpp"
 #include "experiments/summary.hpp"
@@ -273,7 +274,8 @@ void RunFolder::fail(const PlannedTrial& planned, const std::string& why) const 
 
 namespace {
 
-SummaryRow row_of(const RunFolder& folder, const PlannedTrial& planned) {
+// What the trial's folder says; adds a finished trial to resolved.json.
+SummaryRow row_of(const RunFolder& folder, const PlannedTrial& planned, Json& resolved) {
   SummaryRow row{planned.id, folder.status(planned.id), {}, {}};
   if (row.status != "done") {
     row.results = {{"method", planned.trial.config->method_name},
@@ -283,8 +285,13 @@ SummaryRow row_of(const RunFolder& folder, const PlannedTrial& planned) {
   }
   row.results = recorded_json(folder.of(planned.id) / "results.json");
   row.timing = recorded_json(folder.of(planned.id) / "timing.json");
-  row.results["config"] = options_of(planned.trial);
+  const Json recorded = std::exchange(row.results["config"], options_of(planned.trial));
   row.results["axes"] = axes_of(planned.trial);
+  Json later = Json::object();
+  for (const auto& [name, value] : row.results["config"].items()) {
+    if (!recorded.contains(name)) later[name] = value;
+  }
+  resolved[planned.id] = {{"axes", row.results["axes"]}, {"config", later}};
   return row;
 }
 
@@ -303,13 +310,7 @@ void RunFolder::summarize(const Sweep& sweep, const std::vector<PlannedTrial>& t
   std::vector<SummaryRow> rows;
   Json resolved = Json::object();
   for (const PlannedTrial& planned : trials) {
-    rows.push_back(row_of(*this, planned));
-    if (rows.back().status != "done") continue;
-    resolved[planned.id] = {{"axes", rows.back().results["axes"]}, {"config", Json::object()}};
-    const Json recorded = recorded_json(of(planned.id) / "results.json")["config"];
-    for (const auto& [name, value] : rows.back().results["config"].items()) {
-      if (!recorded.contains(name)) resolved[planned.id]["config"][name] = value;
-    }
+    rows.push_back(row_of(*this, planned, resolved));
   }
   write_file(root_ / "summary.csv", summary_csv(sweep, rows));
   const std::vector<TrendVerdict> verdicts = judge_trends(sweep, rows);

@@ -89,19 +89,6 @@ struct Paired {
   double error = 0;
 };
 
-// Loss of every window, averaged over the seeds.
-std::vector<double> window_losses(const Group& group) {
-  std::vector<double> losses;
-  for (const SummaryRow* row : group.rows) {
-    const auto nll = row->results["windows"]["nll"].get<std::vector<double>>();
-    losses.resize(nll.size());
-    for (std::size_t w = 0; w < losses.size(); ++w) {
-      losses[w] += nll[w] / static_cast<double>(group.rows.size());
-    }
-  }
-  return losses;
-}
-
 std::string diverged_reason(const Group& group) {
   for (const SummaryRow* row : group.rows) {
     const std::string why = row->results.value("diverged", "");
@@ -120,7 +107,8 @@ const Group* reference_of(const SummaryRow& row, const std::vector<Group>& group
     if (one.results["method"] != method || !has_windows(one)) continue;
     if (!diverged_reason(group).empty()) continue;
     if (pairing_key(one) != pairing_key(row)) continue;
-    if (best == nullptr || mean(window_losses(group)) < mean(window_losses(*best))) best = &group;
+    if (best == nullptr || mean(window_losses(group.rows)) < mean(window_losses(best->rows)))
+      best = &group;
   }
   return best;
 }
@@ -130,9 +118,8 @@ std::optional<Paired> against(const std::vector<double>& losses, const SummaryRo
                               const std::vector<Group>& groups, const std::string& method) {
   const Group* reference = reference_of(row, groups, method);
   if (reference == nullptr) return std::nullopt;
-  std::vector<double> differences = window_losses(*reference);
-  for (std::size_t w = 0; w < losses.size(); ++w) differences[w] = losses[w] - differences[w];
-  return Paired{mean(differences), standard_error(differences)};
+  const auto over_windows = differences(losses, window_losses(reference->rows));
+  return Paired{mean(over_windows), standard_error(over_windows)};
 }
 
 // "ruquant method.rotation=givens seed=2" → "ruquant rotation=givens".
@@ -175,7 +162,7 @@ std::string with_interval(const std::vector<double>& values, int digits) {
 std::string group_against(const Group& group, const std::vector<Group>& groups,
                           const std::string& method) {
   if (!has_windows(*group.rows.front())) return "";
-  const auto paired = against(window_losses(group), *group.rows.front(), groups, method);
+  const auto paired = against(window_losses(group.rows), *group.rows.front(), groups, method);
   return paired ? fmt::format("{:+.3f} ({:.3f})", paired->difference, paired->error) : "";
 }
 
@@ -207,6 +194,25 @@ double interval95(const std::vector<double>& values) {
   if (values.size() < 2) return std::numeric_limits<double>::quiet_NaN();
   const boost::math::students_t t(static_cast<double>(values.size() - 1));
   return boost::math::quantile(t, 0.975) * standard_error(values);
+}
+
+std::vector<double> window_losses(const std::vector<const SummaryRow*>& rows) {
+  std::vector<double> losses;
+  for (const SummaryRow* row : rows) {
+    const auto nll = row->results["windows"]["nll"].get<std::vector<double>>();
+    if (losses.empty()) losses.resize(nll.size());
+    if (losses.size() != nll.size()) return {};
+    for (std::size_t w = 0; w < nll.size(); ++w) {
+      losses[w] += nll[w] / static_cast<double>(rows.size());
+    }
+  }
+  return losses;
+}
+
+std::vector<double> differences(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> result;
+  for (std::size_t i = 0; i < a.size() && a.size() == b.size(); ++i) result.push_back(a[i] - b[i]);
+  return result;
 }
 
 double unpaired_interval95(const std::vector<double>& values, const std::vector<double>& others) {

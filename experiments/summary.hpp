@@ -32,6 +32,12 @@ std::string summary_csv(const Sweep& sweep, const std::vector<SummaryRow>& rows)
 /// (Student t over seeds), best first within each setting of widths.
 std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& rows);
 
+/// Loss of every window, averaged over the trials; empty where they have not as many windows.
+std::vector<double> window_losses(const std::vector<const SummaryRow*>& rows);
+
+/// a − b, entry by entry; empty where they have not as many.
+std::vector<double> differences(const std::vector<double>& a, const std::vector<double>& b);
+
 /// Half width of the 95 % interval of a mean: t_{0.975, n−1}·s/√n; NaN for fewer than two values.
 double interval95(const std::vector<double>& values);
 

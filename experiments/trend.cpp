@@ -25,9 +25,11 @@ bool is_meant(const SummaryRow& row, const Options& options) {
   });
 }
 
-std::vector<const SummaryRow*> meant_rows(const std::vector<SummaryRow>& rows,
-                                          const std::string& metric, const Options& options) {
-  std::vector<const SummaryRow*> meant;
+using Rows = std::vector<const SummaryRow*>;
+
+Rows meant_rows(const std::vector<SummaryRow>& rows, const std::string& metric,
+                const Options& options) {
+  Rows meant;
   for (const SummaryRow& row : rows) {
     const bool usable = row.status == "done" && row.results["metrics"].contains(metric);
     if (usable && is_meant(row, options)) meant.push_back(&row);
@@ -53,8 +55,6 @@ bool agree(const SummaryRow& a, const SummaryRow& b, const std::set<std::string>
 bool is_random(const SummaryRow& row) { return row.results["random"] == true; }
 
 std::string seed_of(const SummaryRow& row) { return row.results["config"]["seed"]; }
-
-using Rows = std::vector<const SummaryRow*>;
 
 std::set<std::string> seeds_of(const Rows& rows) {
   std::set<std::string> seeds;
@@ -102,26 +102,6 @@ std::vector<double> values_of(const Rows& rows, const std::string& metric) {
   return values;
 }
 
-// Loss of every window, averaged over the trials; empty where they have not as many windows.
-std::vector<double> window_means(const Rows& rows) {
-  std::vector<double> means;
-  for (const SummaryRow* row : rows) {
-    const auto nll = row->results["windows"]["nll"].get<std::vector<double>>();
-    if (means.empty()) means.resize(nll.size());
-    if (means.size() != nll.size()) return {};
-    for (std::size_t w = 0; w < nll.size(); ++w) {
-      means[w] += nll[w] / static_cast<double>(rows.size());
-    }
-  }
-  return means;
-}
-
-std::vector<double> differences(const std::vector<double>& a, const std::vector<double>& b) {
-  std::vector<double> result;
-  for (std::size_t i = 0; i < a.size() && a.size() == b.size(); ++i) result.push_back(a[i] - b[i]);
-  return result;
-}
-
 TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
   TrendVerdict result{trend, "no data", 0, kNone};
   std::set<std::string> named(trend.ignoring.begin(), trend.ignoring.end());
@@ -140,7 +120,7 @@ TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
       sides.paired ? interval95(differences(lower, than)) : unpaired_interval95(lower, than);
   if (trend.metric == "nll" || trend.metric == "nll_over_float") {
     const double over_windows =
-        interval95(differences(window_means(sides.lower), window_means(sides.than)));
+        interval95(differences(window_losses(sides.lower), window_losses(sides.than)));
     const bool wider = !(over_windows <= result.half_width);  // or the only one
     if (std::isfinite(over_windows) && wider) result.half_width = over_windows;
   }
