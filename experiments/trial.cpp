@@ -1,9 +1,9 @@
 #include "experiments/trial.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <optional>
+#include <tuple>
 
 #include "experiments/home.hpp"
 #include "experiments/kept.hpp"
@@ -11,6 +11,7 @@
 #include "experiments/record.hpp"
 #include "experiments/sites.hpp"
 #include "experiments/tokens.hpp"
+#include "experiments/walks.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"
@@ -29,17 +30,18 @@ namespace fs = std::filesystem;
 
 constexpr Index kCheckTokens = 64;   // tokens on which the float function is compared
 constexpr double kLongPlan = 4;      // processor seconds from which a plan is kept
+constexpr double kKeepSeconds = 30;  // between two states of a plan in the making that are kept
 constexpr double kUnchanged = 1e-3;  // relative change of final states that float explains
 
 class Clock {
  public:
   double lap() {
-    const auto now = std::chrono::steady_clock::now();
-    return std::chrono::duration<double>(now - std::exchange(last_, now)).count();
+    const double now = now_seconds();
+    return now - std::exchange(last_, now);
   }
 
  private:
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  double last_ = now_seconds();
 };
 
 std::string ids_key(std::span<const std::int32_t> ids) {
@@ -214,7 +216,8 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
 }
 
 // A plan can take minutes and does not depend on how weights are rounded in the end: what was
-// learned or took long is kept, so that a sweep over roundings draws it up once.
+// learned or took long is kept, so that a sweep over roundings draws it up once. While it is drawn
+// up its walks are kept, so that an interrupted trial goes on from there.
 Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   ModelSession<float>& session_here = calibration(config);
   const fs::path file = kept_file("plan", plan_key(config, session_key));
@@ -226,13 +229,13 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
     plan.quant = config.quant;
     return plan;
   }
-  Clock clock;
-  const double cpu_before = cpu_seconds();
+  const auto walks = std::make_shared<KeptWalks>(file, kKeepSeconds);
+  session_here.set_journal(walks);
   Plan plan = config.method->plan(session_here, config.quant,
                                   Stream(static_cast<std::uint64_t>(config.seed), "plan"));
   fit_activation_levels(session_here, plan);
-  timing.plan_seconds = clock.lap();
-  timing.plan_cpu_seconds = cpu_seconds() - cpu_before;
+  session_here.set_journal(nullptr);
+  std::tie(timing.plan_seconds, timing.plan_cpu_seconds) = walks->took();
   if (config.method->needs_model() || timing.plan_cpu_seconds > kLongPlan) {
     TensorWriter time(fs::path(file).replace_extension("time.h5"));
     time.attribute("", "plan_seconds", timing.plan_seconds);
@@ -240,6 +243,7 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
     time.commit();
     save_plan(plan, file);
   }
+  walks->clear();
   return plan;
 }
 

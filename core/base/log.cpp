@@ -18,6 +18,12 @@ spdlog::logger& logger() {
   return *instance;
 }
 
+std::string duration(double seconds) {
+  if (seconds < 90) return fmt::format("{:.0f} s", seconds);
+  if (seconds < 5400) return fmt::format("{:.0f} min", seconds / 60);
+  return fmt::format("{:.1f} h", seconds / 3600);
+}
+
 void set_verbosity(spdlog::level::level_enum level) {
   logger().sinks().front()->set_level(level);
   logger().set_level(std::min(level, spdlog::level::info));

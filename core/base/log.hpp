@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <filesystem>
+#include <string>
 
 namespace ruq {
 
@@ -22,6 +23,9 @@ class LogFile {
 
 /// The logger; the first call creates it.
 spdlog::logger& logger();
+
+/// For messages: "40 s", "12 min", "3.1 h".
+std::string duration(double seconds);
 
 /// The least level that goes to standard error (info unless set). Files get info and above whatever
 /// standard error gets, and debug where that does.

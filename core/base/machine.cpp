@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <fstream>
 #include <string>
 
@@ -38,6 +39,10 @@ std::string process_name() {
   std::string name = host.data();
   std::replace(name.begin(), name.end(), '/', '-');
   return name + "-" + std::to_string(getpid());
+}
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 double cpu_seconds() {

@@ -12,6 +12,9 @@ std::string processor_name();
 /// host and process number, in letters that a file name takes.
 std::string process_name();
 
+/// Seconds of a clock that only goes forward; differences count.
+double now_seconds();
+
 /// Seconds that this process has spent on processors, all threads together. Other load on the
 /// machine does not count.
 double cpu_seconds();

@@ -251,10 +251,13 @@ Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
     current = std::make_unique<Stream>(stream.child(to_string(site)));
     return *current;
   };
+  // Fine-tuning starts from directions whose length no plan holds.
   SiteDirections directions(plan.layers.size());
+  const bool tunes = options.global_reflection == "finetuned";
   session.walk(calibration_stream(options.calibration), plan,
-               ruquant_visitor(options, session, draws, &directions));
-  if (options.global_reflection == "finetuned") {
+               ruquant_visitor(options, session, draws, &directions),
+               tunes ? WalkMemory::own : WalkMemory::plan);
+  if (tunes) {
     RuquantOptions tuned = options;
     tuned.finetune.omega_floor = options.omega_floor;
     finetune(tuned, session, directions, plan);

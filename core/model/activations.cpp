@@ -128,11 +128,14 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
   // The mean stream is captured on the float network: a dump knows no plan.
   std::map<std::string, Matrix<float>> calibration;
   Plan plan = Plan::identity("capture", model.config.layers, QuantSettings{});
-  session.walk(options.stream, plan, [&](const Site& site, const Matrix<float>& tensor, Plan&) {
-    if (wanted(site)) {
-      calibration[to_string(site)] = spaced_rows(tensor, options.calibration_tokens);
-    }
-  });
+  session.walk(
+      options.stream, plan,
+      [&](const Site& site, const Matrix<float>& tensor, Plan&) {
+        if (wanted(site)) {
+          calibration[to_string(site)] = spaced_rows(tensor, options.calibration_tokens);
+        }
+      },
+      WalkMemory::own);
 
   std::map<std::string, std::vector<Matrix<float>>> rows;
   const Index windows = std::min((options.test_tokens + window_tokens - 1) / window_tokens,
@@ -235,7 +238,8 @@ const Vector<float>& DumpSession::norm_gain(Index layer, SiteKind kind) const {
   return find({layer, kind}).norm_gain;
 }
 
-void DumpSession::walk(CalibrationStream, Plan& plan, const SiteVisitor<float>& visit) {
+void DumpSession::walk_sites(CalibrationStream, Plan& plan, const SiteVisitor<float>& visit,
+                             WalkMemory) {
   for (const SiteActivations& site : set_.sites) {
     // The visitor sees what a model would show it: the tensor with everything but `online` behind
     // it.

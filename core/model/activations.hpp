@@ -69,9 +69,10 @@ class DumpSession final : public CalibrationSession<float> {
   const Matrix<float>& weight(Index layer, Linear linear) const override;
   const Vector<float>& norm_gain(Index layer, SiteKind kind) const override;
   const ChannelMaxima& channel_maxima() override { return maxima_; }
-  void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<float>& visit) override;
 
  private:
+  void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<float>& visit,
+                  WalkMemory memory) override;
   const SiteActivations& find(const Site& site) const;
   const ActivationSet& set_;
   ChannelMaxima maxima_;

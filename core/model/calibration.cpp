@@ -139,15 +139,38 @@ Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream) const {
   return mean.template cast<S>();
 }
 
+// Layer after layer. For layers that an earlier run had done `step` gets the plan that it left, to
+// take from it what a visit would find; nothing is done at all if those were all of them.
 template <class S>
-void ModelSession<S>::walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) {
+void ModelSession<S>::walk_layers(Index layers, Plan& plan, WalkJournal* journal,
+                                  const std::function<void(Index, const Plan*)>& step) {
+  const Index number = walks_++;
+  Plan kept = plan;
+  const Index done = journal == nullptr ? 0 : journal->resume(number, kept);
+  for (Index l = 0; l < layers && done < layers; ++l) {
+    step(l, l < done ? &kept : nullptr);
+    if (l + 1 == done) plan = kept;
+    if (journal != nullptr && l >= done) journal->keep(number, l + 1, layers, plan);
+  }
+  if (done >= layers) plan = std::move(kept);
+}
+
+template <class S>
+void ModelSession<S>::walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
+                                 WalkMemory memory) {
   Matrix<S> x = stream_input(stream);
   plan.residual.template cast<S>().apply(x);
   const bool quantized = stream != CalibrationStream::float_samples;
-  for (Index l = 0; l < model_.config.layers; ++l) {
+  const auto step = [&](Index l, const Plan* kept) {
+    const SiteVisitor<S> take = [&](const Site& site, const Matrix<S>&, Plan& here) {
+      here.layers[static_cast<std::size_t>(l)][site.kind] =
+          kept->layers[static_cast<std::size_t>(l)][site.kind];
+    };
     walk_layer(model_.config, model_.layers[static_cast<std::size_t>(l)], l, options_.window_tokens,
-               quantized, plan, visit, x);
-  }
+               quantized, plan, kept == nullptr ? visit : take, x);
+  };
+  walk_layers(model_.config.layers, plan, memory == WalkMemory::plan ? journal_.get() : nullptr,
+              step);
 }
 
 template <class S>
@@ -169,8 +192,9 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
   std::array streams = {start(options.train, "learning"), start(options.held_out, "held out")};
   const SiteVisitor<S> nothing = [](const Site&, const Matrix<S>&, Plan&) {};
   Plan identity = Plan::identity("float", model_.config.layers, QuantSettings{});
-  const Index layers = model_.config.layers;
-  for (Index l = 0; l < (options.blocks == 0 ? layers : std::min(options.blocks, layers)); ++l) {
+  const Index all = model_.config.layers;
+  const Index layers = options.blocks == 0 ? all : std::min(options.blocks, all);
+  walk_layers(layers, plan, journal_.get(), [&](Index l, const Plan* kept) {
     const LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
     for (Sequences& stream : streams) {
       stream.seen.float_input = stream.original;
@@ -180,14 +204,18 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
       stream.seen.target = stream.original;
       residual.apply(stream.seen.target);
     }
-    with_context(fmt::format("layers.{}", l), [&] {
-      visit(BlockView<S>{l, weights, streams[0].seen, streams[1].seen}, plan);
-    });
+    if (kept != nullptr) {
+      plan.layers[static_cast<std::size_t>(l)] = kept->layers[static_cast<std::size_t>(l)];
+    } else {
+      with_context(fmt::format("layers.{}", l), [&] {
+        visit(BlockView<S>{l, weights, streams[0].seen, streams[1].seen}, plan);
+      });
+    }
     for (Sequences& stream : streams) {
       walk_layer(model_.config, weights, l, options.tokens, true, plan, nothing,
                  stream.seen.quantized_input);
     }
-  }
+  });
 }
 
 template <class S>

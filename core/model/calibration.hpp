@@ -50,6 +50,23 @@ struct BlockView {
 template <class S>
 using BlockVisitor = std::function<void(const BlockView<S>& block, Plan& plan)>;
 
+/// What visits to the sites of one layer leave for those of later layers: the plan alone, or
+/// something that the visitor keeps to itself as well.
+enum class WalkMemory { plan, own };
+
+/// Keeps long walks, so that an interrupted one goes on where it was. The walks of one plan are
+/// numbered from 0; a resumed walk takes the sites of layers that are done from the plan kept, and
+/// gives the same plan to the last bit.
+class WalkJournal {
+ public:
+  virtual ~WalkJournal() = default;
+  /// How many layers of this walk were done, from the first on, and the plan as it was after them;
+  /// 0, and the plan untouched, if nothing was kept.
+  virtual Index resume(Index walk, Plan& plan) = 0;
+  /// Called after every layer: `done` of `layers` are.
+  virtual void keep(Index walk, Index done, Index layers, const Plan& plan) = 0;
+};
+
 template <class S>
 class CalibrationSession {
  public:
@@ -65,8 +82,12 @@ class CalibrationSession {
   virtual const ChannelMaxima& channel_maxima() = 0;
   /// Rows of a walked tensor that belong to one sequence; 0 where rows are single tokens.
   virtual Index window_tokens() const { return 0; }
-  /// Visits every linear site in order. A session over a dump walks the stream it holds.
-  virtual void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) = 0;
+  /// Visits every linear site in order. A session over a dump walks the stream it holds. A visitor
+  /// with a memory of its own is not resumed between layers.
+  void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
+            WalkMemory memory = WalkMemory::plan) {
+    walk_sites(stream, plan, visit, memory);
+  }
 
   /// What follows needs a whole model: Error on a session that has none.
   virtual const Model<S>& model() const;
@@ -74,9 +95,14 @@ class CalibrationSession {
   virtual std::vector<std::int32_t> windows(Index windows, Index tokens,
                                             const std::string& purpose) const;
   /// Visits block after block. After a visit the float stream has gone through the float block and
-  /// the quantized stream through the block as the plan now says.
+  /// the quantized stream through the block as the plan now says. Visits know of each other by the
+  /// plan alone.
   virtual void walk_blocks(const LearningWindows& windows, Plan& plan,
                            const BlockVisitor<S>& visit);
+
+ private:
+  virtual void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
+                          WalkMemory memory) = 0;
 };
 
 /// How a model is calibrated. Windows are cut at random from the calibration range.
@@ -101,7 +127,6 @@ class ModelSession final : public CalibrationSession<S> {
   const Vector<S>& norm_gain(Index layer, SiteKind kind) const override;
   const ChannelMaxima& channel_maxima() override;
   Index window_tokens() const override { return options_.window_tokens; }
-  void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit) override;
   const Model<S>& model() const override { return model_; }
   std::vector<std::int32_t> windows(Index windows, Index tokens,
                                     const std::string& purpose) const override;
@@ -111,13 +136,25 @@ class ModelSession final : public CalibrationSession<S> {
   /// Hands over maxima known from an earlier session of the same model, tokens and options.
   void set_channel_maxima(ChannelMaxima maxima) { maxima_ = std::move(maxima); }
 
+  /// Walks from here on are those of one plan and kept by `journal`; none: they are not kept.
+  void set_journal(std::shared_ptr<WalkJournal> journal) {
+    journal_ = std::move(journal);
+    walks_ = 0;
+  }
+
  private:
+  void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
+                  WalkMemory memory) override;
   Matrix<S> stream_input(CalibrationStream stream) const;
+  void walk_layers(Index layers, Plan& plan, WalkJournal* journal,
+                   const std::function<void(Index layer, const Plan* kept)>& step);
 
   const Model<S>& model_;
   std::span<const std::int32_t> tokens_;
   CalibrationOptions options_;
   ChannelMaxima maxima_;
+  std::shared_ptr<WalkJournal> journal_;
+  Index walks_ = 0;  // begun since the journal was set
 };
 
 /// Fits the levels of every linear site of the session that plan.quant.activation_levels asks for,

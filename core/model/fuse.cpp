@@ -1,12 +1,12 @@
 #include "ruquant/model/fuse.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/quant/rounding.hpp"
 
 namespace ruq {
@@ -84,15 +84,19 @@ RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index 
   const auto& planned = plan.layers.at(static_cast<std::size_t>(layer)).weight_clips[linear];
   RowClips<S> clips;
   if (planned) clips = {planned->low.template cast<S>(), planned->high.template cast<S>()};
-  const auto start = std::chrono::steady_clock::now();
+  const double start = now_seconds();
   RoundedWeight<S> rounded =
       with_context(fmt::format("layers.{}.{}", layer, to_string(linear)), [&] {
         return round_weight<S>(rounding, {weight, plan.quant.weight, hessian,
                                           plan.quant.rounding_options, planned ? &clips : nullptr});
       });
   weight = std::move(rounded.weight);
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  return {layer, linear, weight.size(), rounded.bits, std::move(rounded.details), seconds.count()};
+  return {layer,
+          linear,
+          weight.size(),
+          rounded.bits,
+          std::move(rounded.details),
+          now_seconds() - start};
 }
 
 }  // namespace

@@ -334,8 +334,7 @@ void Plan::note_fallback(const std::string& text) {
   }
 }
 
-void save_plan(const Plan& plan, const std::filesystem::path& path) {
-  TensorWriter file(path);
+void write_plan(const Plan& plan, TensorWriter& file) {
   file.attribute("", "format", std::string("ruquant-plan"));
   file.attribute("", "format_version", kFormatVersion);
   file.attribute("", "method", plan.method);
@@ -357,14 +356,18 @@ void save_plan(const Plan& plan, const std::filesystem::path& path) {
   for (std::size_t i = 0; i < plan.learning.size(); ++i) {
     write_record(file, fmt::format("learning/{}", i), plan.learning[i]);
   }
+}
+
+void save_plan(const Plan& plan, const std::filesystem::path& path) {
+  TensorWriter file(path);
+  write_plan(plan, file);
   file.commit();
 }
 
-Plan load_plan(const std::filesystem::path& path) {
-  const TensorReader file(path);
+Plan read_plan(const TensorReader& file) {
   if (!file.has_attribute("", "format") || file.text_attribute("", "format") != "ruquant-plan" ||
       file.integer_attribute("", "format_version") != kFormatVersion) {
-    fail("{}: not a plan of format version {}", path.string(), kFormatVersion);
+    fail("{}: not a plan of format version {}", file.path().string(), kFormatVersion);
   }
   Plan plan = Plan::identity(file.text_attribute("", "method"),
                              file.integer_attribute("", "layers"), read_quant(file));
@@ -385,6 +388,8 @@ Plan load_plan(const std::filesystem::path& path) {
   }
   return plan;
 }
+
+Plan load_plan(const std::filesystem::path& path) { return read_plan(TensorReader(path)); }
 
 std::string describe(const Plan& plan) {
   std::string text = fmt::format("{} {} residual: {}\n", plan.method,

@@ -60,6 +60,9 @@ struct QuantSettings {
   QuantSettings single(SiteKind kind) const;  ///< with `activation` as at this linear site
 };
 
+class TensorWriter;
+class TensorReader;
+
 struct SitePlan {
   Transform<double> folded;
   Transform<double> online;
@@ -111,6 +114,9 @@ struct Plan {
 /// Saves beside and renames; every bit comes back.
 void save_plan(const Plan& plan, const std::filesystem::path& file);
 Plan load_plan(const std::filesystem::path& file);
+/// The same in a file that says other things too; the group "aside" is theirs.
+void write_plan(const Plan& plan, TensorWriter& file);
+Plan read_plan(const TensorReader& file);
 
 /// A line a layer and site: which steps are folded and which run online.
 std::string describe(const Plan& plan);

@@ -99,15 +99,17 @@ class LayerSession final : public CalibrationSession<double> {
     return kind == SiteKind::attn_in ? model_.layers[0].attn_norm : model_.layers[0].mlp_norm;
   }
   const ChannelMaxima& channel_maxima() override { return maxima_; }
-  void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<double>& visit) override {
+
+  Matrix<double> output;
+
+ private:
+  void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<double>& visit,
+                  WalkMemory) override {
     output = input_;
     walk_layer(model_.config, model_.layers[0], 0, input_.rows(),
                stream != CalibrationStream::float_samples, plan, visit, output);
   }
 
-  Matrix<double> output;
-
- private:
   const Model<double>& model_;
   ChannelMaxima maxima_;
   Matrix<double> input_;
