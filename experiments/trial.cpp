@@ -9,9 +9,9 @@
 #include "experiments/kept.hpp"
 #include "experiments/metrics.hpp"
 #include "experiments/record.hpp"
+#include "experiments/resume.hpp"
 #include "experiments/sites.hpp"
 #include "experiments/tokens.hpp"
-#include "experiments/walks.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"
@@ -30,7 +30,7 @@ namespace fs = std::filesystem;
 
 constexpr Index kCheckTokens = 64;   // tokens on which the float function is compared
 constexpr double kLongPlan = 4;      // processor seconds from which a plan is kept
-constexpr double kKeepSeconds = 30;  // between two states of a plan in the making that are kept
+constexpr double kKeepSeconds = 30;  // of work that an interruption may cost
 constexpr double kUnchanged = 1e-3;  // relative change of final states that float explains
 
 class Clock {
@@ -48,22 +48,34 @@ std::string ids_key(std::span<const std::int32_t> ids) {
   return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
 }
 
-// What a learned plan depends on: everything that identifies the calibration, and the options but
-// those of how weights are rounded in the end and of what is measured.
-std::string plan_key(const Config& config, const std::string& session_key) {
+// The method's and the quantizers' options that are not defaults: those of how weights are rounded
+// in the end, or all others.
+std::string options_key(const Config& config, bool of_rounding) {
   RoundingOptions options;
-  Fields of_rounding;
-  ruq::bind(of_rounding, options, "quant.");
-  std::string key = fmt::format("{} {} {} {}", session_key, config.method_name,
-                                method_info(config.method_name).result_version,
-                                config.method->revision(config.quant));
+  Fields fields;
+  ruq::bind(fields, options, "quant.");
+  std::string key;
   for (const auto& [name, value] : config.flat_changes()) {
-    if (name == "quant.rounding" || of_rounding.find(name) != nullptr) continue;
+    const bool rounds = name == "quant.rounding" || fields.find(name) != nullptr;
+    if (rounds != of_rounding) continue;
     if (name.starts_with("method.") || name.starts_with("quant.") || name == "seed") {
       key += fmt::format(" {}={}", name, value);
     }
   }
   return key;
+}
+
+// What a learned plan depends on: everything that identifies the calibration, and the options but
+// those of how weights are rounded in the end and of what is measured.
+std::string plan_key(const Config& config, const std::string& session_key) {
+  return fmt::format("{} {} {} {}{}", session_key, config.method_name,
+                     method_info(config.method_name).result_version,
+                     config.method->revision(config.quant), options_key(config, false));
+}
+
+std::string rounding_key(const Config& config, const std::string& session_key) {
+  return fmt::format("{} rounding {}{}", plan_key(config, session_key),
+                     rounding_version(config.quant.rounding), options_key(config, true));
 }
 
 }  // namespace
@@ -87,7 +99,7 @@ struct Workbench::Impl {
   ActivationSet capture(const Config& config);
   void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
   Plan made_plan(const Config& config, Timing& timing);
-  RoundingHelp<float> rounding_help(const Config& config);
+  RoundingHelp<float> rounding_help(const Config& config, KeptRoundings& kept);
   void measure_language(const Config& config, const Inputs& inputs, const Progress& progress,
                         TrialResult& result);
   ChoiceScores float_choices(const Config& config, const ChoiceTask& task);
@@ -247,7 +259,7 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   return plan;
 }
 
-RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
+RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config, KeptRoundings& kept) {
   if (!config.quant.weight.rounds() ||
       rounding_needs(config.quant.rounding) == RoundingNeeds::weight) {
     return {};
@@ -255,7 +267,7 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config) {
   const CalibrationOptions& options = config.calibration;
   const ModelSession<float>& session_here = calibration(config);
   return {session_here.windows(options.windows, options.window_tokens, "samples"),
-          options.window_tokens, learned_rounding<float>,
+          options.window_tokens, [&kept](const BlockTask<float>& task) { kept.round(task); },
           Stream(static_cast<std::uint64_t>(config.seed), "rounding")};
 }
 
@@ -292,11 +304,14 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
   result.plan = made_plan(config, result.timing);
   Clock clock;
   progress("weights", 0.3);
+  KeptRoundings kept(kept_file("rounding", rounding_key(config, session_key)), kKeepSeconds,
+                     learned_rounding<float>);
   const PlannedModel<float> planned(
       model, result.plan,
       [&](const Model<float>& folded) { check_unchanged(config, result.plan, folded); },
-      rounding_help(config));
-  result.timing.apply_seconds = clock.lap();
+      rounding_help(config, kept));
+  result.timing.apply_seconds = clock.lap() + kept.found_seconds();
+  kept.clear();
   measure_weights(planned.rounded(), result);
   result.plan.learning.insert(result.plan.learning.end(), planned.learning().begin(),
                               planned.learning().end());

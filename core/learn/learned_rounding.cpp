@@ -1,10 +1,10 @@
 #include "ruquant/learn/learned_rounding.hpp"
 
-#include <chrono>
 #include <optional>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/learn/adamw.hpp"
 #include "ruquant/learn/block_fit.hpp"
@@ -138,25 +138,18 @@ Matrix<S> mixed_input(const BlockSamples<S>& samples, Index window, double mixin
   return input;
 }
 
-}  // namespace
-
+// Moves the weights of the block by all steps of the schedule.
 template <class S>
-void learned_rounding(const BlockTask<S>& task) {
-  const auto clock = std::chrono::steady_clock::now();
-  const QuantSettings& quant = task.plan.quant;
-  const BlockLearningOptions& options = quant.rounding_options.learning;
+LearningRecord learn(const BlockTask<S>& task, Weights& weights) {
+  const BlockLearningOptions& options = task.plan.quant.rounding_options.learning;
   const BlockSamples<S>& samples = task.samples;
   const Index train = samples.windows() - options.held_out;
-  const bool learns = options.blocks == 0 || task.layer < options.blocks;
-  const Index epochs = learns ? options.epochs : 0;
   if (train < 1) {
     fail("quant.learning.held_out: found {}, expected fewer than the {} calibration windows",
          options.held_out, samples.windows());
   }
   BlockGrad<S> block = block_of(task);
-  Weights weights(task.weights, task.plan.layers[static_cast<std::size_t>(task.layer)], quant);
   block.set_weights(weights.template values<S>());
-
   LearningRecord record{.where = fmt::format("layers.{}", task.layer),
                         .optimizer = "adam",
                         .objective = "block output"};
@@ -166,9 +159,10 @@ void learned_rounding(const BlockTask<S>& task) {
   record.initial_loss = loss_over(0, train);
   if (options.held_out > 0) record.held_out_initial = loss_over(train, samples.windows());
   Stream stream = task.draws.child("mixing");
-  const LearningRate rate{LearningRate::Shape::cosine, 1, 0, epochs * train};
+  const Index steps = options.epochs * train;
+  const LearningRate rate{LearningRate::Shape::cosine, 1, 0, steps};
   const double count = static_cast<double>(samples.length * samples.target.cols());
-  for (Index step = 0; step < epochs * train; ++step) {
+  for (Index step = 0; step < steps; ++step) {
     const Index window = step % train;
     BlockRecord<S> forward;
     Matrix<S> error = block.forward(mixed_input(samples, window, options.mixing, stream),
@@ -183,16 +177,25 @@ void learned_rounding(const BlockTask<S>& task) {
   }
   record.final_loss = loss_over(0, train);
   if (options.held_out > 0) record.held_out_final = loss_over(train, samples.windows());
-  record.steps = record.evaluations = epochs * train;
-  record.tokens = record.steps * samples.length;
-  record.termination = fmt::format("Took all {} steps.", record.steps);
-  task.learning.push_back(std::move(record));
+  record.steps = record.evaluations = steps;
+  record.tokens = steps * samples.length;
+  record.termination = fmt::format("Took all {} steps.", steps);
+  return record;
+}
 
-  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - clock;
+}  // namespace
+
+template <class S>
+void learned_rounding(const BlockTask<S>& task) {
+  const double start = now_seconds();
+  const QuantSettings& quant = task.plan.quant;
+  Weights weights(task.weights, task.plan.layers[static_cast<std::size_t>(task.layer)], quant);
+  if (task.learns) task.learning.push_back(learn(task, weights));
+  const double seconds = now_seconds() - start;
   for (const Linear linear : kLinears) {
     RoundedLinear rounded = weights.deploy(linear, quant.weight, task.weights[linear].weight);
     rounded.layer = task.layer;
-    rounded.seconds = seconds.count() / static_cast<double>(kLinears.size());
+    rounded.seconds = seconds / static_cast<double>(kLinears.size());
     task.rounded.push_back(std::move(rounded));
   }
 }

@@ -20,6 +20,7 @@
 // are no sequences, no tokens are marked, and V has no bias.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
@@ -162,7 +163,12 @@ class InfoQuant final : public MethodBase<InfoQuant> {
                  [&](const Site& site, const Matrix<S>& tensor, Plan& drawn) {
                    visit(session, site, tensor.template cast<double>(),
                          stream.child(to_string(site)), before, drawn);
-                 });
+                 },
+                 {.layers = clips_.windows.blocks});
+    for (const Site& site : session.sites()) {
+      if (learns(site)) continue;
+      leave_start(config, site, stream.child(to_string(site)), plan);
+    }
     if (learn_clips_) learn_activation_clips(session, clips_, plan);
     return plan;
   }
@@ -180,11 +186,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
   template <class S>
   void visit(CalibrationSession<S>& session, const Site& site, const Matrix<double>& x,
              const Stream& stream, LayerValues& before, Plan& plan) const {
-    if (site.kind == SiteKind::mlp_out) {
-      Stream draws = stream.child("start");
-      site_of(plan, site).online = randomized_hadamard(x.cols(), draws, to_string(site.kind), plan);
-      return;
-    }
+    if (site.kind == SiteKind::mlp_out) return leave_start(session.config(), site, stream, plan);
     const Matrix<double> weights = stacked_weights(session, plan, site);
     if (site.kind == SiteKind::attn_out) {
       if (before.layer != site.layer) before = {};
@@ -198,6 +200,34 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     if (site.kind == SiteKind::attn_in) {
       before = {site.layer, values_of(session, site, x, weights), std::move(outlier)};
     }
+  }
+
+  // The same blocks as the clips, from the first on.
+  bool learns(const Site& site) const {
+    return clips_.windows.blocks == 0 || site.layer < clips_.windows.blocks;
+  }
+
+  // The matrices of a site as they are before anything is learned; mlp_out keeps its for good.
+  void leave_start(const ModelConfig& config, const Site& site, const Stream& stream,
+                   Plan& plan) const {
+    const Index width = config.site_width(site.kind);
+    if (site.kind == SiteKind::mlp_out) {
+      Stream draws = stream.child("start");
+      site_of(plan, site).online = randomized_hadamard(width, draws, to_string(site.kind), plan);
+    } else if (site.kind == SiteKind::attn_out) {
+      const Maps maps = start_maps(site, config.kv_heads, config.head_width, stream, plan);
+      site_of(plan, site).folded.append(step_of(maps, counted(config.kv_heads)));
+    } else {
+      const Index count = block_count(site, width, plan);
+      const Maps maps = start_maps(site, count, width / count, stream, plan);
+      site_of(plan, site).online.append(step_of(maps, counted(count)));
+    }
+  }
+
+  static std::vector<Index> counted(Index count) {
+    std::vector<Index> numbers(static_cast<std::size_t>(count));
+    std::iota(numbers.begin(), numbers.end(), Index{0});
+    return numbers;
   }
 
   // V [n, kv_heads·e]: the last rows of what attn_in feeds, and the bias that only a model knows.
@@ -249,8 +279,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
                     const std::vector<bool>& outlier, Index sequence, const Stream& stream,
                     Plan& plan) const {
     const Index count = block_count(site, x.cols(), plan);
-    std::vector<Index> which;
-    for (Index b = 0; b < count; ++b) which.push_back(b);
+    const std::vector<Index> which = counted(count);
     Maps maps = start_maps(site, count, x.cols() / count, stream, plan);
     const Maps start = maps;
     const RowSplit split = split_rows(x.rows(), sequence);
@@ -304,8 +333,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     const BalancedHeads objective = head_objective(config, x, layer, split.train, start);
     LearningRecord record = learn_rotation(objective, learning(), stream, maps);
     record.where = to_string(site);
-    std::vector<Index> of_heads, of_query_heads;
-    for (Index h = 0; h < config.kv_heads; ++h) of_heads.push_back(h);
+    std::vector<Index> of_query_heads;
     for (Index h = 0; h < config.heads; ++h) {
       of_query_heads.push_back(h / (config.heads / config.kv_heads));
     }
@@ -315,7 +343,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
                      plan.quant.single(site.kind), &held_out, start, maps, record);
     }
     plan.learning.push_back(std::move(record));
-    site_of(plan, site).folded.append(step_of(maps, of_heads));
+    site_of(plan, site).folded.append(step_of(maps, counted(config.kv_heads)));
   }
 
   std::string schedule_ = "short";

@@ -255,8 +255,7 @@ Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
   SiteDirections directions(plan.layers.size());
   const bool tunes = options.global_reflection == "finetuned";
   session.walk(calibration_stream(options.calibration), plan,
-               ruquant_visitor(options, session, draws, &directions),
-               tunes ? WalkMemory::own : WalkMemory::plan);
+               ruquant_visitor(options, session, draws, &directions), {.plan_is_memory = !tunes});
   if (tunes) {
     RuquantOptions tuned = options;
     tuned.finetune.omega_floor = options.omega_floor;

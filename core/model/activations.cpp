@@ -128,14 +128,13 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
   // The mean stream is captured on the float network: a dump knows no plan.
   std::map<std::string, Matrix<float>> calibration;
   Plan plan = Plan::identity("capture", model.config.layers, QuantSettings{});
-  session.walk(
-      options.stream, plan,
-      [&](const Site& site, const Matrix<float>& tensor, Plan&) {
-        if (wanted(site)) {
-          calibration[to_string(site)] = spaced_rows(tensor, options.calibration_tokens);
-        }
-      },
-      WalkMemory::own);
+  session.walk(options.stream, plan,
+               [&](const Site& site, const Matrix<float>& tensor, Plan&) {
+                 if (wanted(site)) {
+                   calibration[to_string(site)] = spaced_rows(tensor, options.calibration_tokens);
+                 }
+               },
+               {.plan_is_memory = false});
 
   std::map<std::string, std::vector<Matrix<float>>> rows;
   const Index windows = std::min((options.test_tokens + window_tokens - 1) / window_tokens,
@@ -239,8 +238,9 @@ const Vector<float>& DumpSession::norm_gain(Index layer, SiteKind kind) const {
 }
 
 void DumpSession::walk_sites(CalibrationStream, Plan& plan, const SiteVisitor<float>& visit,
-                             WalkMemory) {
+                             const WalkOptions& options) {
   for (const SiteActivations& site : set_.sites) {
+    if (options.layers > 0 && site.site.layer >= options.layers) continue;
     // The visitor sees what a model would show it: the tensor with everything but `online` behind
     // it.
     Plan before = plan;

@@ -72,7 +72,7 @@ class DumpSession final : public CalibrationSession<float> {
 
  private:
   void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<float>& visit,
-                  WalkMemory memory) override;
+                  const WalkOptions& options) override;
   const SiteActivations& find(const Site& site) const;
   const ActivationSet& set_;
   ChannelMaxima maxima_;

@@ -139,6 +139,12 @@ Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream) const {
   return mean.template cast<S>();
 }
 
+template <class S>
+Index ModelSession<S>::first_layers(Index count) const {
+  const Index all = model_.config.layers;
+  return count == 0 ? all : std::min(count, all);
+}
+
 // Layer after layer. For layers that an earlier run had done `step` gets the plan that it left, to
 // take from it what a visit would find; nothing is done at all if those were all of them.
 template <class S>
@@ -157,7 +163,7 @@ void ModelSession<S>::walk_layers(Index layers, Plan& plan, WalkJournal* journal
 
 template <class S>
 void ModelSession<S>::walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
-                                 WalkMemory memory) {
+                                 const WalkOptions& options) {
   Matrix<S> x = stream_input(stream);
   plan.residual.template cast<S>().apply(x);
   const bool quantized = stream != CalibrationStream::float_samples;
@@ -169,7 +175,7 @@ void ModelSession<S>::walk_sites(CalibrationStream stream, Plan& plan, const Sit
     walk_layer(model_.config, model_.layers[static_cast<std::size_t>(l)], l, options_.window_tokens,
                quantized, plan, kept == nullptr ? visit : take, x);
   };
-  walk_layers(model_.config.layers, plan, memory == WalkMemory::plan ? journal_.get() : nullptr,
+  walk_layers(first_layers(options.layers), plan, options.plan_is_memory ? journal_.get() : nullptr,
               step);
 }
 
@@ -192,8 +198,7 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
   std::array streams = {start(options.train, "learning"), start(options.held_out, "held out")};
   const SiteVisitor<S> nothing = [](const Site&, const Matrix<S>&, Plan&) {};
   Plan identity = Plan::identity("float", model_.config.layers, QuantSettings{});
-  const Index all = model_.config.layers;
-  const Index layers = options.blocks == 0 ? all : std::min(options.blocks, all);
+  const Index layers = first_layers(options.blocks);
   walk_layers(layers, plan, journal_.get(), [&](Index l, const Plan* kept) {
     const LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
     for (Sequences& stream : streams) {
@@ -211,6 +216,7 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
         visit(BlockView<S>{l, weights, streams[0].seen, streams[1].seen}, plan);
       });
     }
+    if (l + 1 == layers) return;  // nobody sees what comes out of the last
     for (Sequences& stream : streams) {
       walk_layer(model_.config, weights, l, options.tokens, true, plan, nothing,
                  stream.seen.quantized_input);

@@ -50,9 +50,12 @@ struct BlockView {
 template <class S>
 using BlockVisitor = std::function<void(const BlockView<S>& block, Plan& plan)>;
 
-/// What visits to the sites of one layer leave for those of later layers: the plan alone, or
-/// something that the visitor keeps to itself as well.
-enum class WalkMemory { plan, own };
+struct WalkOptions {
+  Index layers = 0;  ///< that are walked, from the first on; 0: all
+  /// Visits of one layer leave for those of later ones what the plan holds, and nothing else: such
+  /// a walk can be interrupted.
+  bool plan_is_memory = true;
+};
 
 /// Keeps long walks, so that an interrupted one goes on where it was. The walks of one plan are
 /// numbered from 0; a resumed walk takes the sites of layers that are done from the plan kept, and
@@ -82,11 +85,10 @@ class CalibrationSession {
   virtual const ChannelMaxima& channel_maxima() = 0;
   /// Rows of a walked tensor that belong to one sequence; 0 where rows are single tokens.
   virtual Index window_tokens() const { return 0; }
-  /// Visits every linear site in order. A session over a dump walks the stream it holds. A visitor
-  /// with a memory of its own is not resumed between layers.
+  /// Visits every linear site in order. A session over a dump walks the stream it holds.
   void walk(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
-            WalkMemory memory = WalkMemory::plan) {
-    walk_sites(stream, plan, visit, memory);
+            const WalkOptions& options = {}) {
+    walk_sites(stream, plan, visit, options);
   }
 
   /// What follows needs a whole model: Error on a session that has none.
@@ -102,7 +104,7 @@ class CalibrationSession {
 
  private:
   virtual void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
-                          WalkMemory memory) = 0;
+                          const WalkOptions& options) = 0;
 };
 
 /// How a model is calibrated. Windows are cut at random from the calibration range.
@@ -144,8 +146,9 @@ class ModelSession final : public CalibrationSession<S> {
 
  private:
   void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
-                  WalkMemory memory) override;
+                  const WalkOptions& options) override;
   Matrix<S> stream_input(CalibrationStream stream) const;
+  Index first_layers(Index count) const;
   void walk_layers(Index layers, Plan& plan, WalkJournal* journal,
                    const std::function<void(Index layer, const Plan* kept)>& step);
 

@@ -251,12 +251,17 @@ PlannedModel<S>::PlannedModel(const Model<S>& model, const Plan& plan,
     in_double(model_.embedding, [&](Matrix<double>& rows) { plan.residual.apply(rows); });
   }
   if (before_rounding) before_rounding(model_);
-  if (!plan.quant.weight.rounds()) return;
-  if (rounding_needs(plan.quant.rounding) == RoundingNeeds::weight) {
-    round_alone(plan);
-  } else {
-    round_with_data(plan, help);
+  if (plan.quant.weight.rounds()) round(plan, help);
+}
+
+template <class S>
+void PlannedModel<S>::round(const Plan& plan, const RoundingHelp<S>& help) {
+  const RoundingNeeds needs = rounding_needs(plan.quant.rounding);
+  if (needs == RoundingNeeds::weight) return round_alone(plan);
+  if (help.ids.empty() || (needs == RoundingNeeds::block && !help.learner)) {
+    fail("weight rounding '{}' needs sample sequences, and none were given", plan.quant.rounding);
   }
+  needs == RoundingNeeds::block ? round_by_learning(plan, help) : round_by_hessians(plan, help);
 }
 
 template <class S>
@@ -273,36 +278,47 @@ void PlannedModel<S>::round_alone(const Plan& plan) {
 }
 
 template <class S>
-void PlannedModel<S>::round_with_data(const Plan& plan, const RoundingHelp<S>& help) {
-  const RoundingNeeds needs = rounding_needs(plan.quant.rounding);
-  if (help.ids.empty() || (needs == RoundingNeeds::block && !help.learner)) {
-    fail("weight rounding '{}' needs sample sequences, and none were given", plan.quant.rounding);
+void PlannedModel<S>::round_by_hessians(const Plan& plan, const RoundingHelp<S>& help) {
+  Matrix<S> x = embed<S>(model_, help.ids);
+  for (Index l = 0; l < model_.config.layers; ++l) {
+    LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
+    const SiteHook<S> round_on_the_way = [&](const Site& site, Matrix<S>& tensor) {
+      if (linears_of(site.kind).empty()) {
+        hook_(site, tensor);
+      } else {
+        round_site(plan, help, site, tensor, weights);
+      }
+    };
+    block_forward(model_.config, weights, l, help.length, round_on_the_way, x);
   }
+}
+
+template <class S>
+void PlannedModel<S>::round_by_learning(const Plan& plan, const RoundingHelp<S>& help) {
   const ModelConfig& config = model_.config;
+  const Index asked = plan.quant.rounding_options.learning.blocks;
+  const Index learned = asked == 0 ? config.layers : std::min(asked, config.layers);
   const SiteHook<S> transforms = runtime_hook<S>(without_rounding(plan), config);
   BlockSamples<S> samples;
   samples.length = help.length;
   samples.quantized_input = samples.float_input = embed<S>(model_, help.ids);
   for (Index l = 0; l < config.layers; ++l) {
     LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
-    if (needs == RoundingNeeds::block) {
+    const bool learns = l < learned;
+    if (learns) {
       samples.target = samples.float_input;
       block_forward(config, weights, l, help.length, transforms, samples.target);
-      const std::string where = fmt::format("layers.{}", l);
-      const Stream draws = help.draws.child(where);
-      with_context(where, [&] {
-        help.learner({plan, config, l, samples, weights, rounded_, learning_, draws});
-      });
-      samples.float_input = std::move(samples.target);
+    } else {
+      samples = {};
     }
-    const SiteHook<S> round_on_the_way = [&](const Site& site, Matrix<S>& tensor) {
-      if (needs == RoundingNeeds::hessian && !linears_of(site.kind).empty()) {
-        round_site(plan, help, site, tensor, weights);
-      } else {
-        hook_(site, tensor);
-      }
-    };
-    block_forward(config, weights, l, help.length, round_on_the_way, samples.quantized_input);
+    const std::string where = fmt::format("layers.{}", l);
+    const Stream draws = help.draws.child(where);
+    with_context(where, [&] {
+      help.learner({plan, config, l, learns, samples, weights, rounded_, learning_, draws});
+    });
+    if (l + 1 >= learned) continue;  // nobody sees what comes out
+    samples.float_input = std::move(samples.target);
+    block_forward(config, weights, l, help.length, hook_, samples.quantized_input);
   }
 }
 

@@ -62,12 +62,14 @@ struct RoundedLinear {
 };
 
 /// One block for a rounding that learns: the transformed weights, to be rounded in place, and what
-/// flows in and out, in the basis of the folded model.
+/// flows in and out, in the basis of the folded model. Where `learns` is false the weights are
+/// rounded as they start, and there are no samples.
 template <class S>
 struct BlockTask {
   const Plan& plan;
   const ModelConfig& config;
   Index layer = 0;
+  bool learns = true;
   const BlockSamples<S>& samples;
   LayerWeights<S>& weights;
   std::vector<RoundedLinear>& rounded;  ///< one entry is added for each linear
@@ -108,8 +110,10 @@ class PlannedModel {
   SiteHook<S> hook() const { return hook_; }
 
  private:
+  void round(const Plan& plan, const RoundingHelp<S>& help);
   void round_alone(const Plan& plan);
-  void round_with_data(const Plan& plan, const RoundingHelp<S>& help);
+  void round_by_hessians(const Plan& plan, const RoundingHelp<S>& help);
+  void round_by_learning(const Plan& plan, const RoundingHelp<S>& help);
   void round_site(const Plan& plan, const RoundingHelp<S>& help, const Site& site,
                   Matrix<S>& tensor, LayerWeights<S>& weights);
 

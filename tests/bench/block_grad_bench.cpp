@@ -109,21 +109,36 @@ Parts time_steps(const ModelConfig& config, Index tokens, int steps) {
   return best;
 }
 
-// Milliseconds of the three products of every linear (forward, by input, by weight).
+// Multiplications of a step: three products of every linear (forward, by input, by weight), and
+// seven of every head (two forward, one of them again, four backward) over the keys that a query
+// sees.
+double multiplications(const ModelConfig& config, Index tokens) {
+  double of_a_token = 0;
+  for (const Linear linear : kLinears) {
+    of_a_token += 3.0 * static_cast<double>(config.out_width(linear) * config.in_width(linear));
+  }
+  const double keys = 0.5 * static_cast<double>(tokens + 1);
+  of_a_token += 7.0 * keys * static_cast<double>(config.heads * config.head_width);
+  return of_a_token * static_cast<double>(tokens);
+}
+
+// Milliseconds that they take at the rate of the linears' products.
 double floor_of(const ModelConfig& config, Index tokens) {
   const LayerWeights<float> layer = random_layer(config, Stream(1, "floor"));
-  double best = 1e300;
+  double best = 1e300, count = 0;
   for (int i = 0; i < 3; ++i) {
     double sum = 0;
+    count = 0;
     for (const Linear linear : kLinears) {
       const Matrix<float> x = Matrix<float>::Ones(tokens, config.in_width(linear));
       const double start = now();
       product_transposed<float>(x, layer[linear].weight);
       sum += now() - start;
+      count += static_cast<double>(layer[linear].weight.size() * tokens);
     }
     best = std::min(best, sum);
   }
-  return 3 * best;
+  return best * multiplications(config, tokens) / count;
 }
 
 void run(Index tokens, int steps) {

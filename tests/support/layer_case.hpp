@@ -104,7 +104,7 @@ class LayerSession final : public CalibrationSession<double> {
 
  private:
   void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<double>& visit,
-                  WalkMemory) override {
+                  const WalkOptions&) override {
     output = input_;
     walk_layer(model_.config, model_.layers[0], 0, input_.rows(),
                stream != CalibrationStream::float_samples, plan, visit, output);

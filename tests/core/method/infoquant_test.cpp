@@ -97,6 +97,27 @@ TEST_CASE("clips start at the quantizer's ratio, and stay away where nothing is 
   CHECK_FALSE(plan.layers[0][SiteKind::attn_in].clips.has_value());
 }
 
+TEST_CASE("layers beyond those asked for keep their random start") {
+  const Plan all = plan_of("grouped");
+  const Plan start = plan_of("grouped", {{"steps", "0"}});
+  const Plan first = plan_of("grouped", {{"learning_blocks", "1"}});
+  const auto matrix = [](const Plan& plan, std::size_t layer, SiteKind kind) {
+    const SitePlan& site = plan.layers[layer][kind];
+    return (kind == SiteKind::attn_out ? site.folded : site.online)
+        .to_matrix(kind == SiteKind::attn_out  ? 12
+                   : kind == SiteKind::mlp_out ? 96
+                                               : 36);
+  };
+  for (const SiteKind kind : kLinearSites) {
+    CAPTURE(to_string(kind));
+    CHECK(matrix(first, 0, kind) == matrix(all, 0, kind));
+    CHECK(relative_error(matrix(first, 1, kind), matrix(start, 1, kind)) < 1e-14);
+  }
+  REQUIRE(first.learning.size() == 3);
+  CHECK(first.learning.back().where == "layers.0.mlp_in");
+  CHECK(first.fallbacks == all.fallbacks);
+}
+
 TEST_CASE("blocks that do not divide the width become one") {
   const Plan plan = plan_of("multi-head", {{"blocks", "5"}});
   CHECK(plan.layers[0][SiteKind::mlp_in].online.describe() == "blocks(1x32)");

@@ -1,13 +1,17 @@
-// Plans in the making: the walks of a trial that takes long are kept in the cache folder beside the
-// place of its plan, so that an interrupted trial goes on from the last layer kept.
+// What an interrupted trial goes on from, in the cache folder: the walks of its plan, and the
+// blocks whose rounding has been learned. Both give the numbers of a trial that ran in one piece.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <utility>
 
 #include "ruquant/model/calibration.hpp"
+#include "ruquant/model/fuse.hpp"
 
 namespace ruq {
+
+/// Plans in the making.
 
 class KeptWalks final : public WalkJournal {
  public:
@@ -35,6 +39,31 @@ class KeptWalks final : public WalkJournal {
   double walk_began_ = 0;  // in this run, with this many layers done
   Index walk_done_ = 0;
   double last_kept_ = 0;
+};
+
+/// A learner of roundings (RoundingHelp) that takes a block from its file where there is one, and
+/// otherwise lets `learner` round it.
+class KeptRoundings {
+ public:
+  using Learner = std::function<void(const BlockTask<float>&)>;
+
+  /// Blocks are kept in files of this name and their number if they took `shortest` seconds.
+  KeptRoundings(std::filesystem::path name, double shortest, Learner learner);
+
+  void round(const BlockTask<float>& task);
+  /// Seconds that earlier runs spent on the blocks that this one found.
+  double found_seconds() const { return found_seconds_; }
+  /// Removes the files, when all blocks are rounded.
+  void clear() const;
+
+ private:
+  std::filesystem::path file_of(Index layer) const;
+
+  std::filesystem::path name_;
+  double shortest_;
+  Learner learner_;
+  Index layers_ = 0;
+  double found_seconds_ = 0;
 };
 
 }  // namespace ruq
