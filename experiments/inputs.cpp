@@ -45,17 +45,21 @@ void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig&
          config.evaluation.window_tokens, scored, config.evaluation.split);
   }
   const Index room = std::ssize(calibration_tokens(config, inputs));
-  if (config.calibration.window_tokens > room) {
-    fail("calibration.window_tokens: found {}, expected at most the {} tokens of the split",
-         config.calibration.window_tokens, room);
-  }
-  for (const auto& [name, length] :
-       {std::pair("evaluation.window_tokens", config.evaluation.window_tokens),
-        std::pair("calibration.window_tokens", config.calibration.window_tokens)}) {
+  const auto check_length = [&](const std::string& name, Index length, bool calibrates) {
+    if (calibrates && length > room) {
+      fail("{}: found {}, expected at most the {} tokens of the split", name, length, room);
+    }
     if (length > model.context) {
       fail("{}: found {}, expected at most the {} positions of the model", name, length,
            model.context);
     }
+  };
+  check_length("evaluation.window_tokens", config.evaluation.window_tokens, false);
+  check_length("calibration.window_tokens", config.calibration.window_tokens, true);
+  if (!config.method->needs_model()) return;
+  // What methods call the length of the windows that they cut for themselves.
+  for (const auto& [name, value] : config.flat()) {
+    if (name == "method.learning_tokens") check_length(name, std::stoll(value), true);
   }
 }
 

@@ -221,6 +221,9 @@ class Lists(Case):
                 self.assert_refused(self.refuse(config, f"{name}.windows=1",
                                                 f"{name}.window_tokens=600"),
                                     f"{name}.window_tokens: found 600, expected at most the 512")
+        config = self.config("method: flatquant\n")
+        self.assert_refused(self.refuse(config, "method.learning_tokens=600"),
+                            "method.learning_tokens: found 600, expected at most the 512")
 
     def test_a_search_that_the_rule_does_not_know(self):
         config = self.config("method: rtn\nquant.weight.search: true\n")

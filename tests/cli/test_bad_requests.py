@@ -140,6 +140,13 @@ class Shapes(Case):
             self.refuse(config, "evaluation.window_tokens=2000", "evaluation.language=false"),
             "evaluation.window_tokens: found 2000", "at most the 1500 tokens")
 
+    def test_windows_to_learn_from_longer_than_the_split(self):
+        for method in ("omniquant", "flatquant", "spinquant"):
+            with self.subTest(method=method):
+                config = self.config(f"method: {method}\n")
+                self.assert_refused(self.refuse(config, "method.learning_tokens=5000"),
+                                    "method.learning_tokens: found 5000", "at most the 4000 tokens")
+
     def test_layer_that_the_model_does_not_have(self):
         config = self.config(RTN)
         self.assert_refused(self.refuse(config, "activations.layers=0,3"),
