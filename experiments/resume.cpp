@@ -47,60 +47,60 @@ RoundedLinear read_rounded(Linear linear, const TensorReader& file, Matrix<float
 
 }  // namespace
 
-KeptWalks::KeptWalks(fs::path plan, double interval) : plan_(std::move(plan)), interval_(interval) {
+KeptParts::KeptParts(fs::path plan, double interval) : plan_(std::move(plan)), interval_(interval) {
   start_clock(0, 0);
   last_kept_ = began_;
 }
 
 // As if the plan had been begun so many seconds ago.
-void KeptWalks::start_clock(double seconds, double processor_seconds) {
+void KeptParts::start_clock(double seconds, double processor_seconds) {
   began_ = now_seconds() - seconds;
   cpu_began_ = cpu_seconds() - processor_seconds;
 }
 
-fs::path KeptWalks::file_of(Index walk) const {
-  return fs::path(plan_).replace_extension(fmt::format("walk{}.h5", walk));
+fs::path KeptParts::file_of(Index part) const {
+  return fs::path(plan_).replace_extension(fmt::format("part{}.h5", part));
 }
 
-Index KeptWalks::resume(Index walk, Plan& plan) {
-  walks_ = std::max(walks_, walk + 1);
-  walk_done_ = 0;
-  if (fs::exists(file_of(walk))) {
-    const TensorReader file(file_of(walk));
+Index KeptParts::resume(Index part, Plan& plan) {
+  parts_ = std::max(parts_, part + 1);
+  part_done_ = 0;
+  if (fs::exists(file_of(part))) {
+    const TensorReader file(file_of(part));
     const QuantSettings quant = plan.quant;  // trials of a plan differ in how weights are rounded
     plan = read_plan(file);
     plan.quant = quant;
-    walk_done_ = file.integer_attribute(aside("walk"), "layers_done");
-    start_clock(file.real_attribute(aside("walk"), "seconds"),
-                file.real_attribute(aside("walk"), "cpu_seconds"));
-    logger().info("plan: goes on, {} layers were done before", walk_done_);
+    part_done_ = file.integer_attribute(aside("part"), "done");
+    start_clock(file.real_attribute(aside("part"), "seconds"),
+                file.real_attribute(aside("part"), "cpu_seconds"));
+    logger().info("plan: goes on where {} were done", part_done_);
   }
-  walk_began_ = now_seconds();
-  return walk_done_;
+  part_began_ = now_seconds();
+  return part_done_;
 }
 
-void KeptWalks::keep(Index walk, Index done, Index layers, const Plan& plan) {
+void KeptParts::keep(Index part, Index done, Index all, const Plan& plan) {
   const double now = now_seconds();
   if (now - last_kept_ < interval_) return;
   const auto [seconds, processor_seconds] = took();
-  TensorWriter file(file_of(walk));
+  TensorWriter file(file_of(part));
   write_plan(plan, file);
-  file.attribute(aside("walk"), "layers_done", static_cast<std::int64_t>(done));
-  file.attribute(aside("walk"), "seconds", seconds);
-  file.attribute(aside("walk"), "cpu_seconds", processor_seconds);
+  file.attribute(aside("part"), "done", static_cast<std::int64_t>(done));
+  file.attribute(aside("part"), "seconds", seconds);
+  file.attribute(aside("part"), "cpu_seconds", processor_seconds);
   file.commit();
   last_kept_ = now;
-  const double pace = (now - walk_began_) / static_cast<double>(done - walk_done_);
-  logger().info("plan: {} of {} layers, about {} left", done, layers,
-                duration(pace * static_cast<double>(layers - done)));
+  const double pace = (now - part_began_) / static_cast<double>(done - part_done_);
+  logger().info("plan: {} of {}, about {} left", done, all,
+                duration(pace * static_cast<double>(all - done)));
 }
 
-std::pair<double, double> KeptWalks::took() const {
+std::pair<double, double> KeptParts::took() const {
   return {now_seconds() - began_, cpu_seconds() - cpu_began_};
 }
 
-void KeptWalks::clear() const {
-  for (Index walk = 0; walk < walks_; ++walk) fs::remove(file_of(walk));
+void KeptParts::clear() const {
+  for (Index part = 0; part < parts_; ++part) fs::remove(file_of(part));
 }
 
 KeptRoundings::KeptRoundings(fs::path name, double shortest, Learner learner)

@@ -1,4 +1,4 @@
-// What an interrupted trial goes on from, in the cache folder: the walks of its plan, and the
+// What an interrupted trial goes on from, in the cache folder: its plan in the making, and the
 // blocks whose rounding has been learned. Both give the numbers of a trial that ran in one piece.
 #pragma once
 
@@ -12,15 +12,14 @@
 namespace ruq {
 
 /// Plans in the making.
-
-class KeptWalks final : public WalkJournal {
+class KeptParts final : public PlanJournal {
  public:
-  /// `plan`: the file that the whole plan may get. A walk is kept, and its progress told, when
-  /// `interval` seconds have passed since the last time.
-  KeptWalks(std::filesystem::path plan, double interval);
+  /// `plan`: the file that the whole plan may get. What is done is kept, and told, when `interval`
+  /// seconds have passed since the last time.
+  KeptParts(std::filesystem::path plan, double interval);
 
-  Index resume(Index walk, Plan& plan) override;
-  void keep(Index walk, Index done, Index layers, const Plan& plan) override;
+  Index resume(Index part, Plan& plan) override;
+  void keep(Index part, Index done, Index all, const Plan& plan) override;
 
   /// Seconds, and seconds on processors, that went into the plan: by this run and by those it goes
   /// on from.
@@ -29,15 +28,15 @@ class KeptWalks final : public WalkJournal {
   void clear() const;
 
  private:
-  std::filesystem::path file_of(Index walk) const;
+  std::filesystem::path file_of(Index part) const;
   void start_clock(double seconds, double cpu_seconds);
 
   std::filesystem::path plan_;
   double interval_;
   double began_ = 0, cpu_began_ = 0;  // what this clock said when the plan was begun
-  Index walks_ = 0;
-  double walk_began_ = 0;  // in this run, with this many layers done
-  Index walk_done_ = 0;
+  Index parts_ = 0;
+  double part_began_ = 0;  // in this run, with this much done
+  Index part_done_ = 0;
   double last_kept_ = 0;
 };
 

@@ -229,7 +229,7 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
 
 // A plan can take minutes and does not depend on how weights are rounded in the end: what was
 // learned or took long is kept, so that a sweep over roundings draws it up once. While it is drawn
-// up its walks are kept, so that an interrupted trial goes on from there.
+// up what is done is kept, so that an interrupted trial goes on from there.
 Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   ModelSession<float>& session_here = calibration(config);
   const fs::path file = kept_file("plan", plan_key(config, session_key));
@@ -241,13 +241,13 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
     plan.quant = config.quant;
     return plan;
   }
-  const auto walks = std::make_shared<KeptWalks>(file, kKeepSeconds);
-  session_here.set_journal(walks);
+  const auto parts = std::make_shared<KeptParts>(file, kKeepSeconds);
+  session_here.set_journal(parts);
   Plan plan = config.method->plan(session_here, config.quant,
                                   Stream(static_cast<std::uint64_t>(config.seed), "plan"));
   fit_activation_levels(session_here, plan);
   session_here.set_journal(nullptr);
-  std::tie(timing.plan_seconds, timing.plan_cpu_seconds) = walks->took();
+  std::tie(timing.plan_seconds, timing.plan_cpu_seconds) = parts->took();
   if (config.method->needs_model() || timing.plan_cpu_seconds > kLongPlan) {
     TensorWriter time(fs::path(file).replace_extension("time.h5"));
     time.attribute("", "plan_seconds", timing.plan_seconds);
@@ -255,7 +255,7 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
     time.commit();
     save_plan(plan, file);
   }
-  walks->clear();
+  parts->clear();
   return plan;
 }
 

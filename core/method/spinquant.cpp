@@ -54,6 +54,12 @@ class Optimizer {
     }
   }
 
+  // As after so many steps. Momentum is not kept (cayley.hpp), so only draws are.
+  void skip(Index steps) {
+    residual_.draws.uniform(steps);
+    for (One& one : values_) one.draws.uniform(steps);
+  }
+
   void step(double rate, const ModelRotations& gradient, ModelRotations& rotations) {
     if (options_.learns("r1")) {
       with_context("R1", [&] { take(residual_, rate, gradient.residual, rotations.residual); });
@@ -98,9 +104,10 @@ double make_orthogonal(ModelRotations& rotations) {
 template <class S>
 class Learner {
  public:
-  Learner(const CalibrationSession<S>& session, const SpinQuantOptions& options,
+  Learner(CalibrationSession<S>& session, const SpinQuantOptions& options,
           const typename ModelRotationObjective<S>::Setup& setup)
-      : options_(options),
+      : session_(session),
+        options_(options),
         schedule_(options.schedule),
         model_(session.model()),
         objective_(model_, setup),
@@ -115,12 +122,15 @@ class Learner {
     record.held_out_initial = objective_.evaluate(rotations, held_out());
     record.details["held_out_float"] = float_loss(held_out());
     Optimizer optimizer(options_, model_.config.layers, stream);
-    for (Index step = 0; step < schedule_.steps; ++step) {
+    const Index done = resume(rotations, record.losses);
+    optimizer.skip(done);
+    for (Index step = done; step < schedule_.steps; ++step) {
       ModelRotations gradient;
       record.losses.push_back(objective_.evaluate(rotations, batch(step), &gradient));
       optimizer.step(rate(step), gradient, rotations);
       logger().info("spinquant: step {} of {}, loss {:.4f}", step + 1, schedule_.steps,
                     record.losses.back());
+      session_.keep_steps(step + 1, schedule_.steps, state_of(rotations, record.losses));
     }
     record.details["scheduled_steps"] = static_cast<double>(Schedule::of(options_.preset).steps);
     record.details["orthogonality_drift"] = make_orthogonal(rotations);
@@ -150,6 +160,33 @@ class Learner {
     return cross_entropy(states, model_.head_weight(), tokens);
   }
 
+  // The rotations as a plan, to be kept between steps.
+  Plan state_of(const ModelRotations& rotations, const std::vector<double>& losses) const {
+    Plan state = Plan::identity("spinquant", model_.config.layers, {});
+    state.residual.append(BlockDiagonal<double>{{{rotations.residual, {}}}, {0}});
+    for (std::size_t l = 0; l < state.layers.size(); ++l) {
+      state.layers[l][SiteKind::attn_out].folded.append(
+          BlockDiagonal<double>{{{rotations.values[l], {}}}, {0}});
+    }
+    state.learning.push_back({.where = "model", .losses = losses});
+    return state;
+  }
+
+  Index resume(ModelRotations& rotations, std::vector<double>& losses) {
+    Plan state = state_of(rotations, losses);
+    const Index done = session_.resume_steps(state);
+    const auto map_of = [](const Transform<double>& transform) {
+      return std::get<BlockDiagonal<double>>(transform.steps().at(0)).maps.at(0).map;
+    };
+    rotations.residual = map_of(state.residual);
+    for (std::size_t l = 0; l < state.layers.size(); ++l) {
+      rotations.values[l] = map_of(state.layers[l][SiteKind::attn_out].folded);
+    }
+    losses = state.learning.at(0).losses;
+    return done;
+  }
+
+  CalibrationSession<S>& session_;
   const SpinQuantOptions& options_;
   const Schedule& schedule_;
   const Model<S>& model_;

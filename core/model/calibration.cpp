@@ -148,9 +148,9 @@ Index ModelSession<S>::first_layers(Index count) const {
 // Layer after layer. For layers that an earlier run had done `step` gets the plan that it left, to
 // take from it what a visit would find; nothing is done at all if those were all of them.
 template <class S>
-void ModelSession<S>::walk_layers(Index layers, Plan& plan, WalkJournal* journal,
+void ModelSession<S>::walk_layers(Index layers, Plan& plan, PlanJournal* journal,
                                   const std::function<void(Index, const Plan*)>& step) {
-  const Index number = walks_++;
+  const Index number = parts_++;
   Plan kept = plan;
   const Index done = journal == nullptr ? 0 : journal->resume(number, kept);
   for (Index l = 0; l < layers && done < layers; ++l) {
@@ -222,6 +222,17 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
                  stream.seen.quantized_input);
     }
   });
+}
+
+template <class S>
+Index ModelSession<S>::resume_steps(Plan& state) {
+  ++parts_;
+  return journal_ ? journal_->resume(parts_ - 1, state) : 0;
+}
+
+template <class S>
+void ModelSession<S>::keep_steps(Index done, Index all, const Plan& state) {
+  if (journal_) journal_->keep(parts_ - 1, done, all, state);
 }
 
 template <class S>

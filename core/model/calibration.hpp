@@ -57,17 +57,16 @@ struct WalkOptions {
   bool plan_is_memory = true;
 };
 
-/// Keeps long walks, so that an interrupted one goes on where it was. The walks of one plan are
-/// numbered from 0; a resumed walk takes the sites of layers that are done from the plan kept, and
-/// gives the same plan to the last bit.
-class WalkJournal {
+/// Keeps plans in the making, so that an interrupted run goes on where it was and ends in the same
+/// plan to the last bit. The long parts of one, its walks and loops of steps, are numbered from 0.
+class PlanJournal {
  public:
-  virtual ~WalkJournal() = default;
-  /// How many layers of this walk were done, from the first on, and the plan as it was after them;
-  /// 0, and the plan untouched, if nothing was kept.
-  virtual Index resume(Index walk, Plan& plan) = 0;
-  /// Called after every layer: `done` of `layers` are.
-  virtual void keep(Index walk, Index done, Index layers, const Plan& plan) = 0;
+  virtual ~PlanJournal() = default;
+  /// How many layers or steps of this part were done, from the first on, and the plan as it was
+  /// after them; 0, and the plan untouched, if nothing was kept.
+  virtual Index resume(Index part, Plan& plan) = 0;
+  /// Called after every layer or step: `done` of `all` are.
+  virtual void keep(Index part, Index done, Index all, const Plan& plan) = 0;
 };
 
 template <class S>
@@ -102,6 +101,11 @@ class CalibrationSession {
   virtual void walk_blocks(const LearningWindows& windows, Plan& plan,
                            const BlockVisitor<S>& visit);
 
+  /// For a method that learns from the whole model in steps, whose state fits into a plan: begins
+  /// such a part, gives the steps that an interrupted run had done, and that run's state.
+  virtual Index resume_steps(Plan&) { return 0; }
+  virtual void keep_steps(Index /*done*/, Index /*all*/, const Plan&) {}
+
  private:
   virtual void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
                           const WalkOptions& options) = 0;
@@ -134,14 +138,16 @@ class ModelSession final : public CalibrationSession<S> {
                                     const std::string& purpose) const override;
   void walk_blocks(const LearningWindows& windows, Plan& plan,
                    const BlockVisitor<S>& visit) override;
+  Index resume_steps(Plan& state) override;
+  void keep_steps(Index done, Index all, const Plan& state) override;
 
   /// Hands over maxima known from an earlier session of the same model, tokens and options.
   void set_channel_maxima(ChannelMaxima maxima) { maxima_ = std::move(maxima); }
 
-  /// Walks from here on are those of one plan and kept by `journal`; none: they are not kept.
-  void set_journal(std::shared_ptr<WalkJournal> journal) {
+  /// What follows is one plan, kept by `journal` while it is made; none: it is not kept.
+  void set_journal(std::shared_ptr<PlanJournal> journal) {
     journal_ = std::move(journal);
-    walks_ = 0;
+    parts_ = 0;
   }
 
  private:
@@ -149,15 +155,15 @@ class ModelSession final : public CalibrationSession<S> {
                   const WalkOptions& options) override;
   Matrix<S> stream_input(CalibrationStream stream) const;
   Index first_layers(Index count) const;
-  void walk_layers(Index layers, Plan& plan, WalkJournal* journal,
+  void walk_layers(Index layers, Plan& plan, PlanJournal* journal,
                    const std::function<void(Index layer, const Plan* kept)>& step);
 
   const Model<S>& model_;
   std::span<const std::int32_t> tokens_;
   CalibrationOptions options_;
   ChannelMaxima maxima_;
-  std::shared_ptr<WalkJournal> journal_;
-  Index walks_ = 0;  // begun since the journal was set
+  std::shared_ptr<PlanJournal> journal_;
+  Index parts_ = 0;  // begun since the journal was set
 };
 
 /// Fits the levels of every linear site of the session that plan.quant.activation_levels asks for,

@@ -17,7 +17,7 @@ Plan marked_plan(double mark) {
 
 TEST_CASE("a walk goes on from the layer kept last, with the time that it took so far") {
   const TemporaryFolder folder;
-  KeptWalks first(folder / "plan.h5", 0);
+  KeptParts first(folder / "plan.h5", 0);
   Plan plan = marked_plan(1);
   CHECK(first.resume(0, plan) == 0);
   CHECK(same_plan(plan, marked_plan(1)));
@@ -28,7 +28,7 @@ TEST_CASE("a walk goes on from the layer kept last, with the time that it took s
   }
   first.keep(1, 3, 3, marked_plan(4));
 
-  KeptWalks second(folder / "plan.h5", 0);
+  KeptParts second(folder / "plan.h5", 0);
   CHECK(second.took().first < 0.1);
   CHECK(second.resume(0, plan) == 2);
   CHECK(same_plan(plan, marked_plan(3)));
@@ -47,16 +47,16 @@ TEST_CASE("how weights are rounded in the end is the trial's own") {
   const TemporaryFolder folder;
   Plan plan = marked_plan(1);
   plan.quant.rounding = "gptq";
-  KeptWalks(folder / "plan.h5", 0).keep(0, 1, 3, plan);
+  KeptParts(folder / "plan.h5", 0).keep(0, 1, 3, plan);
   Plan other = marked_plan(2);
-  CHECK(KeptWalks(folder / "plan.h5", 0).resume(0, other) == 1);
+  CHECK(KeptParts(folder / "plan.h5", 0).resume(0, other) == 1);
   CHECK(same_plan(other, marked_plan(1)));
   CHECK(other.quant.rounding == "rtn");
 }
 
 TEST_CASE("short walks leave no file") {
   const TemporaryFolder folder;
-  KeptWalks walks(folder / "plan.h5", 3600);
+  KeptParts walks(folder / "plan.h5", 3600);
   Plan plan = marked_plan(1);
   walks.resume(0, plan);
   for (Index done = 1; done <= 3; ++done) walks.keep(0, done, 3, plan);
