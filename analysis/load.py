@@ -30,8 +30,14 @@ OPTIONAL_RUNS = ("wikitext2", "articles", "paper_schedules")
 
 
 def lacking_optional(folder, names) -> list:
-    """Those of the names whose runs the study can do without, and does: they have no folder."""
-    return [name for name in names if name in OPTIONAL_RUNS and not (Path(folder) / name).exists()]
+    """Those of the names whose runs the study can do without, and does: no trial of theirs has come
+    to an end, well or badly."""
+    return [name for name in names if name in OPTIONAL_RUNS and not _has_ended(Path(folder) / name)]
+
+
+def _has_ended(folder: Path) -> bool:
+    states = [_read_text(path) for path in folder.glob("*/status")]
+    return any(state not in ("", "running") for state in states)
 
 
 def load_run(folder) -> Run:

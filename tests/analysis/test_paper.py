@@ -192,13 +192,17 @@ class Missing(unittest.TestCase):
         self.assertEqual(sum("construction.json is missing" in line for line in failed), 1)
         self.assertFalse(drawn.exists())
 
-    def test_an_optional_run_that_is_there_must_be_whole(self):
+    def test_an_optional_run_is_left_out_until_a_trial_ends_and_must_not_have_failed(self):
         table = self.base / "out" / "tables" / "wikitext2.tex"
         fixture.make_run(self.runs / "wikitext2", [("rtn", {}, 2.0)], samples=False)
         self.assertFalse(any("wikitext2" in line for line in self.build()[2]))
         self.assertIn("float", table.read_text())
         for status in (self.runs / "wikitext2").glob("t*/status"):
             status.write_text("running\n")
+        self.assertFalse(any("wikitext2" in line for line in self.build()[2]))
+        self.assertFalse(table.exists())
+        for status in (self.runs / "wikitext2").glob("t*/status"):
+            status.write_text("failed: out of memory\n")
         self.assertTrue(any(line.startswith("paper: table wikitext2 (from wikitext2): ")
                             and "no finished trial" in line for line in self.build()[2]))
         self.assertFalse(table.exists())
