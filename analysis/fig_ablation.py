@@ -109,6 +109,7 @@ def _caption(run: Run, found, groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
     return ("Difference of the loss to that of the default, by one change. Marker: mean; thin bar: "
             "95 % t-interval over seeds, paired where both have the same; pale bar: over windows, "
-            "paired; cut at the panel's edge. Lower or higher: both intervals lie on that side of zero (the one over "
-            "windows alone where nothing is random). Figures on the right are the differences. "
+            "paired; cut at the panel's edge. Lower or higher: both intervals lie on that side of "
+            "zero (the one over windows alone where nothing is random). Figures on the right are the "
+            "differences. "
             f"Default: {departures.defaults_words(found)}. {style.provenance(trials)}")

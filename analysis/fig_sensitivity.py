@@ -176,9 +176,9 @@ def _caption(run: Run, base, groups) -> str:
     return (f"One setting is changed at a time around the default (diamond): "
             f"{departures.base_words(base)}, which loses {loss.mean:.3f}{spread} nats per token "
             "over float. Upper panels: mean over seeds, its 95 % t-interval, and single seeds as "
-            "ticks. Lower panels: difference to the default, paired by seed where both have the same, "
-            "with its 95 % "
-            "t-interval; below the dashed line is better. Scales differ between panels; those of "
+            "ticks. Lower panels: difference to the default, paired by seed where both have the "
+            "same, with its 95 % t-interval; below the dashed line is better. Scales "
+            "differ between panels; those of "
             "differences that lie far apart are linear near zero and logarithmic beyond; bars of "
             "upper panels are cut at the edge. "
             f"{style.provenance(trials.values())}")

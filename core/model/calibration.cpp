@@ -153,12 +153,14 @@ void ModelSession<S>::walk_layers(Index layers, Plan& plan, PlanJournal* journal
   const Index number = parts_++;
   Plan kept = plan;
   const Index done = journal == nullptr ? 0 : journal->resume(number, kept);
-  for (Index l = 0; l < layers && done < layers; ++l) {
-    step(l, l < done ? &kept : nullptr);
-    if (l + 1 == done) plan = kept;
-    if (journal != nullptr && l >= done) journal->keep(number, l + 1, layers, plan);
+  if (done < layers) {
+    for (Index l = 0; l < done; ++l) step(l, &kept);
   }
-  if (done >= layers) plan = std::move(kept);
+  if (done > 0) plan = std::move(kept);
+  for (Index l = done; l < layers; ++l) {
+    step(l, nullptr);
+    if (journal != nullptr) journal->keep(number, l + 1, layers, plan);
+  }
 }
 
 template <class S>

@@ -1,7 +1,6 @@
 #include "ruquant/model/model.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <limits>
@@ -11,6 +10,7 @@
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/io/safetensors.hpp"
 
@@ -354,7 +354,7 @@ ModelConfig read_model_config(const fs::path& config_json) {
 
 template <class S>
 Model<S> load_model(const fs::path& directory) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = now_seconds();
   Model<S> model;
   model.config = read_model_config(directory / "config.json");
   const ModelConfig& config = model.config;
@@ -367,9 +367,8 @@ Model<S> load_model(const fs::path& directory) {
     model.head = source.matrix<S>("lm_head.weight", config.vocabulary, config.width);
   }
   source.check_all_used(config.tied_embeddings);
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
   logger().info("{}: {} with {} layers of width {} loaded in {:.1f} s", directory.string(),
-                config.model_type, config.layers, config.width, taken.count());
+                config.model_type, config.layers, config.width, now_seconds() - start);
   return model;
 }
 

@@ -3,12 +3,12 @@
 //
 //   ruq_block_grad_bench [window_tokens] [threads] [steps]
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
 #include <iostream>
 #include <thread>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/learn/block_grad.hpp"
 
@@ -69,10 +69,7 @@ BlockParameters reflections(const ModelConfig& config, Stream stream) {
   return parameters;
 }
 
-double now() {
-  const auto time = std::chrono::steady_clock::now().time_since_epoch();
-  return std::chrono::duration<double, std::milli>(time).count();
-}
+double now() { return 1e3 * now_seconds(); }  // milliseconds
 
 struct Parts {
   double install = 1e300, forward = 1e300, backward = 1e300, take = 1e300, whole = 1e300;

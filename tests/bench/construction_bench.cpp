@@ -11,7 +11,6 @@
 // read them once or not at all. The floor is the time of these products, or of as many copies of
 // the tokens, the larger, measured a moment before.
 #include <algorithm>
-#include <chrono>
 #include <fstream>
 #include <functional>
 #include <iostream>
@@ -35,9 +34,9 @@ constexpr Index kOutputs = 64;  // rows of the weight; few, for it is the activa
 constexpr int kRepetitions = 5;
 
 double seconds_of(const std::function<void()>& body) {
-  const auto begin = std::chrono::steady_clock::now();
+  const double begin = now_seconds();
   body();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return now_seconds() - begin;
 }
 
 // One layer whose only site is the input of down_proj: Gaussian tokens, channels of uneven size,

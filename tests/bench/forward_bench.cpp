@@ -2,12 +2,13 @@
 // measured on this machine a moment before, at the shapes of the model's own linears.
 //
 //   ruq_forward_bench MODEL_DIR [window_tokens] [threads]
-#include <chrono>
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <thread>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 #include "ruquant/eval/language.hpp"
 #include "ruquant/model/forward.hpp"
 
@@ -18,10 +19,9 @@ template <class Body>
 double seconds(const Body& body) {
   double best = 1e300;
   for (int i = 0; i < 3; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
+    const double begin = now_seconds();
     body();
-    best = std::min(
-        best, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    best = std::min(best, now_seconds() - begin);
   }
   return best;
 }
