@@ -158,15 +158,16 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     if (session.window_tokens() == 0) {
       plan.note_fallback("outlier tokens: a dump has no sequences to find them in, none marked");
     }
+    const Index learned = config.first_layers(clips_.windows.blocks);  // the same as the clips
     LayerValues before;
     session.walk(CalibrationStream::float_samples, plan,
                  [&](const Site& site, const Matrix<S>& tensor, Plan& drawn) {
                    visit(session, site, tensor.template cast<double>(),
                          stream.child(to_string(site)), before, drawn);
                  },
-                 {.layers = clips_.windows.blocks});
+                 {.layers = learned});
     for (const Site& site : session.sites()) {
-      if (learns(site)) continue;
+      if (site.layer < learned) continue;
       leave_start(config, site, stream.child(to_string(site)), plan);
     }
     if (learn_clips_) learn_activation_clips(session, clips_, plan);
@@ -200,11 +201,6 @@ class InfoQuant final : public MethodBase<InfoQuant> {
     if (site.kind == SiteKind::attn_in) {
       before = {site.layer, values_of(session, site, x, weights), std::move(outlier)};
     }
-  }
-
-  // The same blocks as the clips, from the first on.
-  bool learns(const Site& site) const {
-    return clips_.windows.blocks == 0 || site.layer < clips_.windows.blocks;
   }
 
   // The matrices of a site as they are before anything is learned; mlp_out keeps its for good.

@@ -1,6 +1,5 @@
 #include "ruquant/model/calibration.hpp"
 
-#include <algorithm>
 #include <array>
 
 #include "ruquant/base/error.hpp"
@@ -139,12 +138,6 @@ Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream) const {
   return mean.template cast<S>();
 }
 
-template <class S>
-Index ModelSession<S>::first_layers(Index count) const {
-  const Index all = model_.config.layers;
-  return count == 0 ? all : std::min(count, all);
-}
-
 // Layer after layer. For layers that an earlier run had done `step` gets the plan that it left, to
 // take from it what a visit would find; nothing is done at all if those were all of them.
 template <class S>
@@ -177,8 +170,8 @@ void ModelSession<S>::walk_sites(CalibrationStream stream, Plan& plan, const Sit
     walk_layer(model_.config, model_.layers[static_cast<std::size_t>(l)], l, options_.window_tokens,
                quantized, plan, kept == nullptr ? visit : take, x);
   };
-  walk_layers(first_layers(options.layers), plan, options.plan_is_memory ? journal_.get() : nullptr,
-              step);
+  walk_layers(model_.config.first_layers(options.layers), plan,
+              options.plan_is_memory ? journal_.get() : nullptr, step);
 }
 
 template <class S>
@@ -200,7 +193,7 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
   std::array streams = {start(options.train, "learning"), start(options.held_out, "held out")};
   const SiteVisitor<S> nothing = [](const Site&, const Matrix<S>&, Plan&) {};
   Plan identity = Plan::identity("float", model_.config.layers, QuantSettings{});
-  const Index layers = first_layers(options.blocks);
+  const Index layers = model_.config.first_layers(options.blocks);
   walk_layers(layers, plan, journal_.get(), [&](Index l, const Plan* kept) {
     const LayerWeights<S>& weights = model_.layers[static_cast<std::size_t>(l)];
     for (Sequences& stream : streams) {

@@ -154,7 +154,6 @@ class ModelSession final : public CalibrationSession<S> {
   void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
                   const WalkOptions& options) override;
   Matrix<S> stream_input(CalibrationStream stream) const;
-  Index first_layers(Index count) const;
   void walk_layers(Index layers, Plan& plan, PlanJournal* journal,
                    const std::function<void(Index layer, const Plan* kept)>& step);
 

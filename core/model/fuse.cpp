@@ -1,6 +1,5 @@
 #include "ruquant/model/fuse.hpp"
 
-#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <utility>
@@ -296,8 +295,7 @@ void PlannedModel<S>::round_by_hessians(const Plan& plan, const RoundingHelp<S>&
 template <class S>
 void PlannedModel<S>::round_by_learning(const Plan& plan, const RoundingHelp<S>& help) {
   const ModelConfig& config = model_.config;
-  const Index asked = plan.quant.rounding_options.learning.blocks;
-  const Index learned = asked == 0 ? config.layers : std::min(asked, config.layers);
+  const Index learned = config.first_layers(plan.quant.rounding_options.learning.blocks);
   const SiteHook<S> transforms = runtime_hook<S>(without_rounding(plan), config);
   BlockSamples<S> samples;
   samples.length = help.length;

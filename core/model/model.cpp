@@ -336,6 +336,10 @@ Index ModelConfig::site_width(SiteKind kind) const {
   fail("unknown site {}", static_cast<int>(kind));
 }
 
+Index ModelConfig::first_layers(Index count) const {
+  return count == 0 ? layers : std::min(count, layers);
+}
+
 bool ModelConfig::has_bias(Linear linear) const {
   switch (input_site(linear)) {
     case SiteKind::attn_in:

@@ -51,6 +51,8 @@ struct ModelConfig {
   /// Width of the tensor at a site: width, query_width (attn_out, queries), kv_width, mlp_width.
   Index site_width(SiteKind kind) const;
   bool has_bias(Linear linear) const;
+  /// How many layers "the first `count`" are; 0 means all, as in every option that counts layers.
+  Index first_layers(Index count) const;
 };
 
 /// Reads config.json, older and newer style (`rope_theta`/`rope_scaling`/`torch_dtype` or
