@@ -48,13 +48,9 @@ def _curve(group) -> dict:
     """block → ratio of every seed, where blocks were learned from their outputs."""
     curve = {}
     for trial in group.trials:
-        for record in trial.learning:
-            parts = record["where"].split(".")
-            known = "held_out_initial" in record and "held_out_final" in record
-            if len(parts) != 2 or not known or record["steps"] == 0:
-                continue
-            if record["held_out_initial"] > 0:
-                ratio = record["held_out_final"] / record["held_out_initial"]
+        for where, ratio in trial.held_out_ratios().items():
+            parts = where.split(".")
+            if len(parts) == 2:
                 curve.setdefault(int(parts[1]), {})[trial.seed] = ratio
     return curve
 

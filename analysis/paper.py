@@ -112,7 +112,7 @@ TABLES = (
     Entry("tasks", ("tasks",), tables.tasks),
     Entry("tasks_compared", ("tasks",), tables.tasks_compared),
     Entry("wikitext2", ("wikitext2",), partial(paper_tables.perplexity_and_loss, name="wikitext2")),
-    Entry("schedules", ("paper_schedules",), tables.schedules),
+    Entry("schedules", ("paper_schedules", "baselines"), tables.schedules),
     Entry("published_perplexity", (), lambda: published.perplexities(published.load())),
     Entry("published_tasks", (), lambda: published.accuracies(published.load())),
     Entry("published_claims", (), lambda: published.times(published.load())),

@@ -29,6 +29,10 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
                                                seeds, how many have a lower mean, and how many
                                                are said to be lower
     ablations.rotation.value.minus             another block map against the default's
+    paper_schedules.held-out.learner           error after learning over that before, in the part that
+    paper_schedules.held-out.learner.short     was run, and what baselines reach in the same places
+    paper_schedules.hours.learner              processor hours of the whole model, extrapolated;
+                                               `learner` is a variant or a rounding that learns
     tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
     tasks.kept-above-chance.variant.widths     an interval over items
 
@@ -45,11 +49,10 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import (compare, departures, fig_levels, fig_tasks, fig_uniformity,  # noqa: E402
-                      published, stats, style)
+                      published, stats, style, tables)
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.load import OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
-from analysis.tables import escape  # noqa: E402
 
 RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks",
         *OPTIONAL_RUNS)
@@ -108,6 +111,8 @@ def numbers(runs: dict) -> dict:
         found |= {f"{name}.{key}": text for key, text in own.items()}
     if {"mechanisms", "baselines"} <= runs.keys():
         found |= _clipped_levels(runs["mechanisms"], runs["baselines"])
+    if {"paper_schedules", "baselines"} <= runs.keys():
+        found |= _schedules(runs["paper_schedules"], runs["baselines"])
     return found
 
 
@@ -256,6 +261,20 @@ def _clipped_levels(levels: Run, clipped: Run) -> dict:
     return found
 
 
+def _schedules(run: Run, short: Run) -> dict:
+    """What the published schedules reach in the part that was run, and would take in whole."""
+    found = {}
+    for group in filter(tables.learned, run.groups):
+        rounding = group.trials[0].config.get("quant.rounding")
+        learner = rounding if rounding in tables.LEARNED_ROUNDINGS else _variant(group)
+        ratios = {"": tables.mean_of(group, "learning.held_out_ratio"),
+                  ".short": tables.held_out_elsewhere(group, short)}
+        found |= {f"paper_schedules.held-out.{learner}{end}": f"{ratio:.2f}"
+                  for end, ratio in ratios.items() if math.isfinite(ratio)}
+        found[f"paper_schedules.hours.{learner}"] = f"{tables.whole_seconds(group) / 3600:.1f}"
+    return found
+
+
 def _changes(run: Run) -> dict:
     """How the default of the ablations lies among the single changes of it, all held against it."""
     found = departures.departures(run, departures.best_covered_widths(run))
@@ -339,7 +358,7 @@ def write(runs: dict, out) -> Path:
 
 def _latex(text: str) -> str:
     # A value stays on one line with its interval.
-    return escape(text).replace(r" $\pm$ ", r"~$\pm$~")
+    return tables.escape(text).replace(r" $\pm$ ", r"~$\pm$~")
 
 
 def main(arguments=None) -> int:

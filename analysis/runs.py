@@ -63,6 +63,14 @@ class Trial:
     def has_language(self) -> bool:
         return "nll" in self.metrics
 
+    def held_out_ratios(self) -> dict:
+        """place → error after learning over that before, on sequences that nothing was learned from;
+        of a block, a site or the model, where steps were taken."""
+        return {record["where"]: record["held_out_final"] / record["held_out_initial"]
+                for record in self.learning
+                if record["steps"] > 0 and "held_out_final" in record
+                and record.get("held_out_initial", 0) > 0}
+
     def samples(self) -> dict:
         """site → (before, after), float32 [tokens, channels], read from results.h5 when asked."""
         with self._arrays() as file:

@@ -92,7 +92,7 @@ def tables(run: Run) -> list:
         made.append(by_widths(run, "loss", "Loss over float (nats per token)", loss_cell))
         made.append(by_widths(run, "perplexity", "Perplexity", perplexity_cell))
     made.append(cost(run))
-    if any(_learned(group) for group in run.groups):
+    if any(learned(group) for group in run.groups):
         made.append(schedules(run))
     if fig_tasks.task_names(run):
         made.append(tasks(run))
@@ -161,37 +161,66 @@ def cost(run: Run) -> Table:
 LEARNED_ROUNDINGS = ("uniquanf", "flexround")
 
 
-def _learned(group) -> bool:
+def learned(group) -> bool:
+    """Of the method or its rounding a known share was learned."""
     return all("learning.share" in trial.metrics for trial in group.trials)
 
 
-def schedules(run: Run) -> Table:
-    """What learning took, and what it would take in whole where a part was run."""
+def schedules(run: Run, short: Run | None = None) -> Table:
+    """What learning took, and what it would take in whole where a part was run. With the run that
+    has the short schedules a column says what these reach in the same places."""
     rows = []
+    short_head = ("... on the short schedule",) if short else ()
     for text, groups in rows_of(run).items():
         for widths, group in groups.items():
-            if not _learned(group):
+            if not learned(group):
                 continue
-            held_out = _mean(group, "learning.held_out_ratio")
-            spent, share = _learning_seconds(group), _mean(group, "learning.share")
-            whole = f"{spent / share:,.0f}" + (" (extrapolated)" if share < 1 else "")
+            held_out = [mean_of(group, "learning.held_out_ratio"),
+                        *([held_out_elsewhere(group, short)] if short else [])]
+            whole = f"{whole_seconds(group):,.0f}"
+            share = mean_of(group, "learning.share")
             rows.append([f"{text}, {widths}", group.trials[0].config.get("method.schedule", "–"),
-                         f"{_mean(group, 'learning.steps'):,.0f}",
-                         f"{_mean(group, 'learning.tokens'):,.0f}",
-                         f"{held_out:.3f}" if math.isfinite(held_out) else "–",
-                         f"{spent:,.0f}", f"{100 * share:.0f} %", whole])
+                         f"{mean_of(group, 'learning.steps'):,.0f}",
+                         f"{mean_of(group, 'learning.tokens'):,.0f}",
+                         *(f"{ratio:.3f}" if math.isfinite(ratio) else "–" for ratio in held_out),
+                         f"{_learning_seconds(group):,.0f}", f"{100 * share:.0f} %",
+                         whole + (" (extrapolated)" if share < 1 else "")])
     if not rows:
         raise style.Unsupported("nothing was learned whose share of the whole is recorded")
     return Table("schedules", "What learning took",
                  ("method and widths", "schedule", "steps", "tokens", "held-out error of its start",
-                  "processor s", "share run", "processor s of the whole"), tuple(rows),
-                 "Steps and tokens over all blocks that were learned, repetitions counted. Time of "
+                  *short_head, "processor s", "share run", "processor s of the whole"), tuple(rows),
+                 "Steps and tokens over all blocks that were learned, repetitions counted. Held-out "
+                 "errors are geometric means over blocks or sites of the error after learning over "
+                 "that before. " + (f"Short schedule: of {short.folder.name}, in the same blocks or "
+                                    "sites, over its seeds. " if short else "") + "Time of "
                  "all processors to draw up the plan, or of rounding where that learns. Extrapolated: "
                  "divided by the share of the blocks (of the steps, for what is learned end to end) "
                  "that was run, so what is not learned is counted too often. " + note(run))
 
 
-def _mean(group, name) -> float:
+LEARNER = ("quant.rounding", "method.global_reflection", "method.lwc")  # what tells learners apart
+
+
+def held_out_elsewhere(group, run: Run) -> float:
+    """What the same learner reaches at the same widths in another run, where this one learned: held-out
+    error over that of its start, geometric mean over places and seeds. NaN where it has not run."""
+    def same(other):
+        mine, its = group.trials[0].config, other.trials[0].config
+        return (group.method, group.widths) == (other.method, other.widths) \
+            and all(mine.get(key) == its.get(key) for key in LEARNER)
+    places = {place for trial in group.trials for place in trial.held_out_ratios()}
+    logs = [math.log(ratio) for other in run.groups if same(other) for trial in other.trials
+            for place, ratio in trial.held_out_ratios().items() if place in places]
+    return math.exp(np.mean(logs)) if logs else math.nan
+
+
+def whole_seconds(group) -> float:
+    """Of all processors for all blocks or steps, extrapolated where a share of them was learned."""
+    return _learning_seconds(group) / mean_of(group, "learning.share")
+
+
+def mean_of(group, name) -> float:
     values = [trial.metrics[name] for trial in group.trials if name in trial.metrics]
     return float(np.mean(values)) if values else math.nan
 

@@ -7,6 +7,7 @@ import unittest
 from pathlib import Path
 
 import fixture
+import numpy as np
 import yaml
 
 from analysis import compare, fig_tasks, load, paper_numbers, runs, stats
@@ -51,6 +52,12 @@ def make_study(folder) -> Path:
     fixture.make_run(folder / "articles", [design for design in BASELINES
                                            if design[1]["quant.rounding"] == "rtn"],
                      widths={W4: 1.0}, **seeds)
+    fixture.make_run(folder / "paper_schedules",
+                     [SMALL[0], ("ruquant", {"method.global_reflection": "finetuned",
+                                             "quant.rounding": "rtn"}, 0.4)],
+                     widths={W4: 1.0}, **seeds)
+    for path in (folder / "paper_schedules").glob("t*/timing.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "plan_cpu_seconds": 5400.0}))
     fixture.make_run(folder / "tasks", SMALL, tasks=("piqa", "arc_easy"), **seeds)
     fixture.make_run(folder / "sites", SMALL, **{**seeds, "samples": True})
     return folder
@@ -75,6 +82,19 @@ class Study(unittest.TestCase):
         trials = [trial for run in self.runs.values() for trial in run.trials]
         hours = sum(t.timing["total_seconds"] * t.timing["threads"] for t in trials) / 3600
         self.assertEqual(self.numbers["processor-hours"], f"{hours:.1f}")
+
+    def test_published_schedules_are_beside_the_short_ones_in_the_same_places(self):
+        ratios = [ratio for group in self.runs["baselines"].groups
+                  if group.widths == W4 and group.settings["quant.rounding"] == "rtn"
+                  and group.settings.get("method.global_reflection") == "finetuned"
+                  for trial in group.trials for ratio in trial.held_out_ratios().values()]
+        self.assertEqual(len(ratios), 3 * 5)
+        key = "paper_schedules.held-out.ruquant-finetuned"
+        self.assertEqual(self.numbers[key], "0.90")
+        self.assertEqual(self.numbers[f"{key}.short"], f"{np.exp(np.mean(np.log(ratios))):.2f}")
+        # Half of the blocks took an hour and a half.
+        self.assertEqual(self.numbers["paper_schedules.hours.ruquant-finetuned"], "3.0")
+        self.assertNotIn("paper_schedules.held-out.rtn", self.numbers)
 
     def test_accuracy_kept_has_an_interval_over_items(self):
         run = self.runs["tasks"]

@@ -69,6 +69,24 @@ class Written(unittest.TestCase):
         self.change("ruquant", lambda data: data["metrics"].update({"learning.share": 1.0}))
         self.assertIn("| 50 | 100 % | 50 |", self.table("schedules")[0])
 
+    def test_what_the_short_schedule_reaches_is_taken_from_the_same_places(self):
+        def learn(places):
+            def change(data):
+                data["metrics"].update({"learning.share": 1.0, "learning.held_out_ratio": 0.5})
+                data["learning"] = [{"where": f"layers.{block}", "held_out_initial": 2.0,
+                                     "held_out_final": 2.0 * ratio, "steps": 8}
+                                    for block, ratio in enumerate(places)]
+            return change
+        self.change("ruquant", learn([0.9, 0.4]))
+        short = load.load_run(self.folder)
+        self.change("ruquant", learn([0.5]))
+        for row in tables.schedules(load.load_run(self.folder), short).rows:
+            self.assertEqual(row[4:6], ["0.500", "0.900"])  # of block 1 nothing was learned here
+        self.change("ruquant", lambda data: data["config"].update(
+            {"method.global_reflection": "another"}))
+        for row in tables.schedules(load.load_run(self.folder), short).rows:
+            self.assertEqual(row[4:6], ["0.500", "–"])
+
     def test_one_changed_value_changes_the_table(self):
         before = self.table("perplexity")
         self.change("quarot", lambda data: data["metrics"].update({"ppl.w1024": 77.0}))
