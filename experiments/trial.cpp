@@ -233,11 +233,13 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
 Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   ModelSession<float>& session_here = calibration(config);
   const fs::path file = kept_file("plan", plan_key(config, session_key));
-  if (fs::exists(file)) {
+  const fs::path cost_file = fs::path(file).replace_extension("cost.h5");
+  if (fs::exists(file) && fs::exists(cost_file)) {
     Plan plan = load_plan(file);
-    const TensorReader took(fs::path(file).replace_extension("time.h5"));
+    const TensorReader took(cost_file);
     timing.plan_seconds = took.real_attribute("", "plan_seconds");
     timing.plan_cpu_seconds = took.real_attribute("", "plan_cpu_seconds");
+    timing.peak_memory_mib = took.real_attribute("", "peak_memory_mib");
     plan.quant = config.quant;
     return plan;
   }
@@ -249,10 +251,11 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   session_here.set_journal(nullptr);
   std::tie(timing.plan_seconds, timing.plan_cpu_seconds) = parts->took();
   if (config.method->needs_model() || timing.plan_cpu_seconds > kLongPlan) {
-    TensorWriter time(fs::path(file).replace_extension("time.h5"));
-    time.attribute("", "plan_seconds", timing.plan_seconds);
-    time.attribute("", "plan_cpu_seconds", timing.plan_cpu_seconds);
-    time.commit();
+    TensorWriter cost(cost_file);
+    cost.attribute("", "plan_seconds", timing.plan_seconds);
+    cost.attribute("", "plan_cpu_seconds", timing.plan_cpu_seconds);
+    cost.attribute("", "peak_memory_mib", peak_memory_mib());
+    cost.commit();
     save_plan(plan, file);
   }
   parts->clear();
@@ -266,7 +269,12 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config, KeptRou
   }
   const CalibrationOptions& options = config.calibration;
   const ModelSession<float>& session_here = calibration(config);
-  return {session_here.windows(options.windows, options.window_tokens, "samples"),
+  // What learns keeps the last windows for judging.
+  const Index judging = options.windows - config.quant.rounding_options.learning.held_out;
+  const HeldOut held_out = [judging](Index window) { return window >= judging; };
+  const bool learns = rounding_needs(config.quant.rounding) == RoundingNeeds::block;
+  return {session_here.windows(options.windows, options.window_tokens, "samples",
+                               learns ? held_out : HeldOut{}),
           options.window_tokens, [&kept](const BlockTask<float>& task) { kept.round(task); },
           Stream(static_cast<std::uint64_t>(config.seed), "rounding")};
 }
@@ -372,6 +380,7 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
 
 TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Progress& progress) {
   Clock clock;
+  restart_peak_memory();
   TrialResult result;
   load(config, inputs);
   if (config.measures_language()) impl_->measure_language(config, inputs, progress, result);
@@ -381,7 +390,7 @@ TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Pro
   }
   result.fallbacks = result.plan.fallbacks;
   result.timing.total_seconds = clock.lap();
-  result.timing.peak_memory_mib = peak_memory_mib();
+  result.timing.peak_memory_mib = std::max(result.timing.peak_memory_mib, peak_memory_mib());
   return result;
 }
 

@@ -29,7 +29,9 @@ struct Timing {
   double task_seconds = 0;      ///< zero-shot tasks
   double tensor_seconds = 0;    ///< tensor-level part, its own plan included
   double total_seconds = 0;
-  double peak_memory_mib = 0;  ///< of the process so far
+  /// Of the process in this trial; where the plan was found in the cache, at least what its
+  /// construction once took.
+  double peak_memory_mib = 0;
 };
 
 struct TrialResult {

@@ -7,7 +7,9 @@
 #include <array>
 #include <chrono>
 #include <fstream>
+#include <optional>
 #include <string>
+#include <string_view>
 
 namespace ruq {
 namespace {
@@ -20,6 +22,15 @@ rusage usage() {
 
 double seconds(const timeval& time) {
   return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+}
+
+// A line such as "VmHWM:  1234 kB", in MiB.
+std::optional<double> memory_line(const char* path, std::string_view name) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with(name)) return std::stod(line.substr(name.size())) / 1024;
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -50,15 +61,13 @@ double cpu_seconds() {
   return seconds(used.ru_utime) + seconds(used.ru_stime);
 }
 
-double available_memory_mib() {
-  std::ifstream file("/proc/meminfo");
-  std::string name, unit;
-  for (double kibibytes = 0; file >> name >> kibibytes; std::getline(file, unit)) {
-    if (name == "MemAvailable:") return kibibytes / 1024;
-  }
-  return 0;
+double available_memory_mib() { return memory_line("/proc/meminfo", "MemAvailable:").value_or(0); }
+
+double peak_memory_mib() {
+  return memory_line("/proc/self/status", "VmHWM:")
+      .value_or(static_cast<double>(usage().ru_maxrss) / 1024);
 }
 
-double peak_memory_mib() { return static_cast<double>(usage().ru_maxrss) / 1024; }
+void restart_peak_memory() { std::ofstream("/proc/self/clear_refs") << 5; }
 
 }  // namespace ruq

@@ -19,8 +19,10 @@ double now_seconds();
 /// machine does not count.
 double cpu_seconds();
 
-/// The most memory that this process has held so far, in MiB.
+/// The most memory that this process has held since restart_peak_memory(), in MiB; since its start
+/// where the system cannot begin anew.
 double peak_memory_mib();
+void restart_peak_memory();
 
 /// Memory that can be had without pushing anything out, in MiB; 0 where the system does not say.
 double available_memory_mib();

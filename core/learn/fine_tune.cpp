@@ -76,6 +76,7 @@ class Cost final : public ceres::FirstOrderFunction {
   struct State {
     ReflectionObjective<S>& objective;
     const OutputSamples<S>& samples;
+    Index max_evaluations = 0;
     double unit = 0;  // the loss at the first evaluation
     double best_loss = std::numeric_limits<double>::infinity();
     Directions best;
@@ -85,6 +86,7 @@ class Cost final : public ceres::FirstOrderFunction {
   Cost(State& state, int size) : state_(state), size_(size) {}
 
   bool Evaluate(const double* parameters, double* cost, double* gradient) const override {
+    if (spent()) return false;  // Ceres gives up, and the best point stands
     Directions point = state_.best;
     split(Eigen::Map<const Vector<double>>(parameters, size_), point);
     Directions slope;
@@ -107,6 +109,10 @@ class Cost final : public ceres::FirstOrderFunction {
   int NumParameters() const override { return size_; }
 
  private:
+  bool spent() const {
+    return state_.max_evaluations > 0 && state_.report.evaluations >= state_.max_evaluations;
+  }
+
   State& state_;
   int size_;
 };
@@ -237,8 +243,11 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamp
     part = unit(part);
     dimensions.push_back(static_cast<int>(part.size()));
   }
-  typename Cost<S>::State state{
-      .objective = objective, .samples = samples, .best = omega, .report = {}};
+  typename Cost<S>::State state{.objective = objective,
+                                .samples = samples,
+                                .max_evaluations = options.max_evaluations,
+                                .best = omega,
+                                .report = {}};
   Vector<double> point = joined(omega);
   // The problem owns cost and manifold.
   const ceres::GradientProblem problem(new Cost<S>(state, static_cast<int>(point.size())),
@@ -247,7 +256,11 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamp
 
   for (std::size_t i = 0; i < omega.size(); ++i) omega[i] = unit(state.best[i]);
   state.report.iterations = iterations_of(summary);
-  state.report.termination = summary.message;
+  state.report.termination = summary.termination_type == ceres::FAILURE &&
+                                     state.report.evaluations > 0 &&
+                                     state.report.evaluations == options.max_evaluations
+                                 ? fmt::format("Spent all {} evaluations.", options.max_evaluations)
+                                 : summary.message;
   return std::move(state.report);
 }
 

@@ -74,6 +74,7 @@ struct FineTuneOptions {
   double omega_floor = 0.01;  ///< adamw only
   Index epochs = 20;          ///< adamw: passes over the windows
   Index max_iterations = 30;  ///< lbfgs
+  Index max_evaluations = 0;  ///< lbfgs, of the loss over all windows; 0: as many as it takes
 };
 
 struct FineTuneReport {

@@ -24,9 +24,9 @@ class Weights {
  public:
   template <class S>
   Weights(const LayerWeights<S>& weights, const LayerPlan& plan, const QuantSettings& quant)
-      : options_(quant.rounding_options.uniquanf),
-        learn_(quant.rounding_options.learning),
+      : learn_(quant.rounding_options.learning),
         levels_learn_(quant.rounding == "uniquanf"),
+        options_(levels_learn_ ? quant.rounding_options.uniquanf : flexround_options()),
         optimizer_({.learning_rate = learn_.learning_rate}) {
     for (const Linear linear : kLinears) {
       Matrix<double>& weight = weight_[linear];
@@ -94,9 +94,14 @@ class Weights {
   }
 
  private:
-  UniquanfOptions options_;
+  // It rounds afresh at every step; on even levels the filter is the clamp's own gradient.
+  static UniquanfOptions flexround_options() {
+    return {.mapping = "direct", .mapping_period = 1, .gradient_filter = true};
+  }
+
   BlockLearningOptions learn_;
   bool levels_learn_;
+  UniquanfOptions options_;
   AdamW optimizer_;
   PerLinear<Matrix<double>> weight_;
   PerLinear<UniquanfParameters<double>> parameters_;

@@ -1,5 +1,6 @@
 // Weight roundings that learn block by block: UniQuanF (arXiv 2506.03781; specification §3.4) and
-// FlexRound (arXiv 2306.00317), which is UniQuanF with its levels held uniform.
+// FlexRound (arXiv 2306.00317), which is UniQuanF with its levels held uniform and every weight
+// mapped afresh at every step: local and periodic mapping are UniQuanF's own.
 //
 // A block's weights, transforms already in them, are written in the form of quant/uniquanf.hpp and
 // their parameters moved by Adam until the quantized block's output on the quantized stream is near

@@ -214,13 +214,14 @@ void judge_held_out(const SiteRows& held_out, const Matrix<double>& weights,
   record.details["held_out_loss_end"] = objective->evaluate(learned, all, nullptr);
 }
 
+bool held_out_sequence(Index sequence) { return sequence % kHeldOutEvery == kHeldOutEvery - 1; }
+
 RowSplit split_rows(Index rows, Index sequence) {
   const bool whole = sequence > 0 && rows / sequence >= kHeldOutEvery;
   const Index run = whole ? sequence : std::max<Index>(rows / kRuns, 1);
   RowSplit split;
   for (Index row = 0; row < rows; ++row) {
-    const bool held_out = row / run % kHeldOutEvery == kHeldOutEvery - 1;
-    (held_out ? split.held_out : split.train).push_back(row);
+    (held_out_sequence(row / run) ? split.held_out : split.train).push_back(row);
   }
   return split;
 }

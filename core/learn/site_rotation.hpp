@@ -109,6 +109,9 @@ struct RowSplit {
 /// none (0), every fifth of twenty equal runs of rows. Nothing is held out of fewer than five rows.
 RowSplit split_rows(Index rows, Index sequence);
 
+/// The sequences that it holds out of five or more, for a walk to draw apart from the others.
+bool held_out_sequence(Index sequence);
+
 Matrix<double> gathered(const Matrix<double>& x, std::span<const Index> rows);
 
 }  // namespace ruq

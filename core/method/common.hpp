@@ -43,6 +43,10 @@ struct QueryKeyOptions {
 void bind(Fields& fields, QueryKeyOptions& options);
 void rotate_queries_and_keys(const ModelConfig& config, const QueryKeyOptions& options, Plan& plan);
 
+/// Method::revision of what learns: on the published schedules held-out windows shared tokens with
+/// those learned from.
+inline int held_out_revision(const std::string& schedule) { return schedule == "paper" ? 2 : 0; }
+
 /// A Haar-distributed orthogonal matrix: QR of a Gaussian, signs fixed.
 Matrix<double> haar_orthogonal(Index n, Draws& draws);
 

@@ -29,6 +29,9 @@ class DuQuant final : public MethodBase<DuQuant> {
   }
   bool is_random() const override { return true; }
   bool needs_model() const override { return options_.lwc == "true"; }
+  int revision(const QuantSettings&) const override {
+    return needs_model() ? held_out_revision(options_.clipping.schedule.preset) : 0;
+  }
 
   void check(const ModelConfig& config, const QuantSettings& quant) const override {
     MethodBase::check(config, quant);

@@ -45,6 +45,7 @@ class FlatQuant final : public MethodBase<FlatQuant> {
   }
   bool is_random() const override { return true; }
   bool needs_model() const override { return parts_.any(); }
+  int revision(const QuantSettings&) const override { return held_out_revision(schedule_.preset); }
 
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,

@@ -141,7 +141,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
   }
   bool is_random() const override { return true; }
   int revision(const QuantSettings& quant) const override {
-    return quant.attn_out_group_size > 0 ? 1 : 0;
+    return (quant.attn_out_group_size > 0 ? 1 : 0) + held_out_revision(schedule_);
   }
   bool needs_model() const override { return learn_clips_; }
 
@@ -165,7 +165,7 @@ class InfoQuant final : public MethodBase<InfoQuant> {
                    visit(session, site, tensor.template cast<double>(),
                          stream.child(to_string(site)), before, drawn);
                  },
-                 {.layers = learned});
+                 {.layers = learned, .held_out = held_out_sequence});
     for (const Site& site : session.sites()) {
       if (site.layer < learned) continue;
       leave_start(config, site, stream.child(to_string(site)), plan);

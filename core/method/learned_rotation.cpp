@@ -65,7 +65,8 @@ class LearnedRotation final : public MethodBase<LearnedRotation> {
                    drawn.layers[static_cast<std::size_t>(site.layer)][site.kind].online.apply(x);
                    learn_site(site, x, stacked_weights(session, drawn, site),
                               session.window_tokens(), stream.child(to_string(site)), drawn);
-                 });
+                 },
+                 {.held_out = held_out_sequence});
     return plan;
   }
 

@@ -23,6 +23,9 @@ class OmniQuant final : public MethodBase<OmniQuant> {
   }
   bool is_random() const override { return false; }
   bool needs_model() const override { return clipping_.learns(); }
+  int revision(const QuantSettings&) const override {
+    return held_out_revision(clipping_.schedule.preset);
+  }
 
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant, const Stream&) const {

@@ -65,13 +65,63 @@ Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>&
                            .objective = "smooth range",
                            .initial_loss = result.report.initial_cost,
                            .final_loss = result.report.final_cost,
-                           .held_out_initial = judge.evaluate(start, nullptr),
-                           .held_out_final = judge.evaluate(result.v, nullptr),
                            .steps = result.report.iterations,
                            .evaluations = result.report.evaluations,
                            .tokens = result.report.evaluations * tokens,
-                           .termination = result.report.termination});
+                           .termination = result.report.termination,
+                           .details = {{"other_rows_start", judge.evaluate(start, nullptr)},
+                                       {"other_rows_end", judge.evaluate(result.v, nullptr)}}});
   return result.v;
+}
+
+// Judges the reflections of a block on held-out sequences by what they are for.
+template <class S>
+class HeldOutBlock {
+ public:
+  HeldOutBlock(const ModelConfig& config, const BlockView<S>& block, const LayerWeights<S>& folded,
+               const Plan& plan)
+      : samples_{block.held_out.quantized_input, block.held_out.target, block.held_out.length} {
+    if (samples_.input.rows() == 0) return;
+    // What stands before the reflections stays, so one objective judges start and result.
+    objective_.emplace(config, folded, plan.layers[static_cast<std::size_t>(block.layer)],
+                       plan.quant);
+  }
+  /// The block's output error; none without sequences.
+  std::optional<double> operator()(const Directions& directions) {
+    if (!objective_) return std::nullopt;
+    return objective_->evaluate(directions, samples_);
+  }
+
+ private:
+  OutputSamples<S> samples_;
+  std::optional<ReflectionObjective<S>> objective_;
+};
+
+template <class S>
+LayerWeights<S> folded_weights(const ModelConfig& config, const BlockView<S>& block,
+                               const Plan& plan) {
+  LayerWeights<S> folded = block.weights;
+  fold_layer(plan, config, block.layer, folded);
+  return folded;
+}
+
+// What the optimized reflections do for whole blocks, beside those that were drawn. Their own
+// objective looks at single sites and at rows of the calibration sequence.
+template <class S>
+void judge_optimized(const RuquantOptions& options, CalibrationSession<S>& session,
+                     const SiteDirections& drawn, Plan& plan) {
+  LearningWindows windows = options.finetune_windows;
+  windows.train = 0;
+  session.walk_blocks(windows, plan, [&](const BlockView<S>& block, Plan& here) {
+    const auto layer = static_cast<std::size_t>(block.layer);
+    HeldOutBlock<S> judge(session.config(), block, folded_weights(session.config(), block, here),
+                          here);
+    here.learning.push_back({.where = fmt::format("layers.{}", block.layer),
+                             .objective = "block output",
+                             .held_out_initial = judge(drawn[layer]),
+                             .held_out_final = judge(reflections(here.layers[layer])),
+                             .termination = "Judged, not learned."});
+  });
 }
 
 // Stage 2 on whole blocks: the four reflections of each move until its quantized output is near the
@@ -83,23 +133,18 @@ void finetune(const RuquantOptions& options, CalibrationSession<S>& session,
   const ModelConfig& config = session.config();
   const auto tune = [&](const BlockView<S>& block, Plan& here) {
     const auto layer = static_cast<std::size_t>(block.layer);
-    LayerWeights<S> folded = block.weights;
-    fold_layer(here, config, block.layer, folded);
+    const LayerWeights<S> folded = folded_weights(config, block, here);
     const OutputSamples<S> train{block.train.quantized_input, block.train.target,
                                  block.train.length};
-    const OutputSamples<S> judge{block.held_out.quantized_input, block.held_out.target,
-                                 block.held_out.length};
-    // What stands before the reflections stays, so one objective judges start and result.
-    std::optional<ReflectionObjective<S>> judged;
-    if (judge.input.rows() > 0) judged.emplace(config, folded, here.layers[layer], here.quant);
+    HeldOutBlock<S> judge(config, block, folded, here);
     LearningRecord record{.where = fmt::format("layers.{}", block.layer),
                           .optimizer = options.finetune.optimizer,
                           .objective = "block output"};
-    if (judged) record.held_out_initial = judged->evaluate(directions[layer], judge);
+    record.held_out_initial = judge(directions[layer]);
     FineTuneReport report =
         fine_tune_reflections(config, folded, here.quant, train, options.finetune,
                               here.layers[layer], &directions[layer]);
-    if (judged) record.held_out_final = judged->evaluate(reflections(here.layers[layer]), judge);
+    record.held_out_final = judge(reflections(here.layers[layer]));
     record.losses = std::move(report.losses);
     record.initial_loss = report.initial_loss;
     record.final_loss = report.final_loss;
@@ -162,12 +207,12 @@ SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession
           *most);
     }
     Vector<double> direction = rotation.direction;
-    if (options.global_reflection == "optimized") {
-      direction = optimized_direction(direction, y, options, session, plan, site);
-    }
     if (direction.size() == 0) return;
     if (directions != nullptr) {
       (*directions)[static_cast<std::size_t>(site.layer)][site.kind] = direction;
+    }
+    if (options.global_reflection == "optimized") {
+      direction = optimized_direction(direction, y, options, session, plan, site);
     }
     online.append(Reflection<double>{direction / std::max(direction.norm(), 1e-12)});
   };
@@ -228,6 +273,8 @@ void Ruquant::bind(Fields& fields) {
              "adamw: constant rate");
   fields.add("finetune_iterations", options_.finetune.max_iterations, {.min = 1, .max = 10000},
              "lbfgs: iterations over all windows");
+  fields.add("finetune_evaluations", options_.finetune.max_evaluations, {.min = 0},
+             "lbfgs: evaluations of the loss over all windows, after which it stops; 0: no limit");
 }
 
 void Ruquant::check(const ModelConfig& config, const QuantSettings& quant) const {
@@ -254,8 +301,12 @@ Plan ruquant_plan(const std::string& name, const RuquantOptions& options,
   // Fine-tuning starts from directions whose length no plan holds.
   SiteDirections directions(plan.layers.size());
   const bool tunes = options.global_reflection == "finetuned";
+  // A dump has no sequences to judge a block on.
+  const bool judges = options.global_reflection == "optimized" && session.window_tokens() > 0;
   session.walk(calibration_stream(options.calibration), plan,
-               ruquant_visitor(options, session, draws, &directions), {.plan_is_memory = !tunes});
+               ruquant_visitor(options, session, draws, &directions),
+               {.plan_is_memory = !tunes && !judges});
+  if (judges) judge_optimized(options, session, directions, plan);
   if (tunes) {
     RuquantOptions tuned = options;
     tuned.finetune.omega_floor = options.omega_floor;

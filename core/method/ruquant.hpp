@@ -59,7 +59,7 @@ using SiteDirections = std::vector<Directions>;
 using SiteDraws = std::function<Draws&(const Site&)>;
 
 /// The visitor that builds one site after another during a walk and sets its `online` transform.
-/// `directions`, one entry a layer, keeps the ω if given.
+/// `directions`, one entry a layer, keeps the drawn ω if given.
 template <class S>
 SiteVisitor<S> ruquant_visitor(const RuquantOptions& options, CalibrationSession<S>& session,
                                SiteDraws draws, SiteDirections* directions = nullptr);
@@ -75,7 +75,8 @@ class Ruquant final : public MethodBase<Ruquant> {
   void check(const ModelConfig& config, const QuantSettings& quant) const override;
   bool is_random() const override { return true; }
   int revision(const QuantSettings&) const override {
-    return options_.global_reflection == "optimized" && options_.omega_floor > 0 ? 1 : 0;
+    if (needs_model()) return held_out_revision(options_.schedule);
+    return options_.global_reflection == "optimized" ? 2 : 0;
   }
   bool needs_model() const override { return options_.global_reflection == "finetuned"; }
   template <class S>

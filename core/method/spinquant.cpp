@@ -7,7 +7,8 @@
 // R1 and R2 start as randomized Hadamard matrices, R2 with signs of its own in every layer. After
 // learning they are replaced by the nearest orthogonal matrices, since Cayley SGD drifts off a
 // little. `schedule` paper is 100 steps of 8 windows of 2048 tokens; short takes minutes on two
-// cores for a model of 135 million weights.
+// cores for a model of 135 million weights. With `learning_steps` only the first of them are taken,
+// at the rates that they have in the whole schedule.
 #include <algorithm>
 #include <cmath>
 #include <numbers>
@@ -16,6 +17,7 @@
 #include "ruquant/base/log.hpp"
 #include "ruquant/learn/cayley.hpp"
 #include "ruquant/learn/model_rotation.hpp"
+#include "ruquant/method/common.hpp"
 #include "ruquant/method/entries.hpp"
 #include "ruquant/method/rotated_basis.hpp"
 
@@ -28,9 +30,12 @@ struct Schedule {
   Index steps = 16;
   Index windows = 2;   // of one step
   Index tokens = 256;  // of a window
+  Index taken = 0;     // of the steps, from the first on; 0: all
+
+  Index steps_taken() const { return taken > 0 ? std::min(taken, steps) : steps; }
 
   static Schedule of(const std::string& preset) {
-    return preset == "paper" ? Schedule{100, 8, 2048} : Schedule{};
+    return preset == "paper" ? Schedule{.steps = 100, .windows = 8, .tokens = 2048} : Schedule{};
   }
 };
 
@@ -110,9 +115,11 @@ class Learner {
         options_(options),
         schedule_(options.schedule),
         model_(session.model()),
+        steps_(schedule_.steps_taken()),
         objective_(model_, setup),
-        train_(session.windows(schedule_.steps * schedule_.windows, schedule_.tokens, "learning")),
-        held_out_(session.windows(kHeldOutWindows, schedule_.tokens, "held out")) {}
+        tokens_(session.learning_tokens({.train = steps_ * schedule_.windows,
+                                         .held_out = kHeldOutWindows,
+                                         .tokens = schedule_.tokens})) {}
 
   LearningRecord learn(const Stream& stream, ModelRotations& rotations) {
     LearningRecord record;
@@ -124,32 +131,34 @@ class Learner {
     Optimizer optimizer(options_, model_.config.layers, stream);
     const Index done = resume(rotations, record.losses);
     optimizer.skip(done);
-    for (Index step = done; step < schedule_.steps; ++step) {
+    for (Index step = done; step < steps_; ++step) {
       ModelRotations gradient;
       record.losses.push_back(objective_.evaluate(rotations, batch(step), &gradient));
       optimizer.step(rate(step), gradient, rotations);
-      logger().info("spinquant: step {} of {}, loss {:.4f}", step + 1, schedule_.steps,
+      logger().info("spinquant: step {} of {}, loss {:.4f}", step + 1, steps_,
                     record.losses.back());
-      session_.keep_steps(step + 1, schedule_.steps, state_of(rotations, record.losses));
+      session_.keep_steps(step + 1, steps_, state_of(rotations, record.losses));
     }
-    record.details["scheduled_steps"] = static_cast<double>(Schedule::of(options_.preset).steps);
+    record.details["scheduled_steps"] = static_cast<double>(schedule_.steps);
     record.details["orthogonality_drift"] = make_orthogonal(rotations);
     record.initial_loss = record.losses.front();
     record.final_loss = objective_.evaluate(rotations, batch(0));
     record.held_out_final = objective_.evaluate(rotations, held_out());
-    record.steps = record.evaluations = schedule_.steps;
-    record.tokens = std::ssize(train_);
-    record.termination = fmt::format("Took all {} steps.", schedule_.steps);
+    record.steps = record.evaluations = steps_;
+    record.tokens = std::ssize(tokens_.train);
+    record.termination = steps_ == schedule_.steps
+                             ? fmt::format("Took all {} steps.", steps_)
+                             : fmt::format("Took {} of {} steps.", steps_, schedule_.steps);
     return record;
   }
 
  private:
   TokenWindows batch(Index step) const {
     const auto size = static_cast<std::size_t>(schedule_.windows * schedule_.tokens);
-    return {std::span(train_).subspan(static_cast<std::size_t>(step) * size, size),
+    return {std::span(tokens_.train).subspan(static_cast<std::size_t>(step) * size, size),
             schedule_.tokens};
   }
-  TokenWindows held_out() const { return {held_out_, schedule_.tokens}; }
+  TokenWindows held_out() const { return {tokens_.held_out, schedule_.tokens}; }
   // A cosine from the learning rate to zero.
   double rate(Index step) const {
     const double share = static_cast<double>(step) / static_cast<double>(schedule_.steps);
@@ -190,8 +199,9 @@ class Learner {
   const SpinQuantOptions& options_;
   const Schedule& schedule_;
   const Model<S>& model_;
+  const Index steps_;
   ModelRotationObjective<S> objective_;
-  std::vector<std::int32_t> train_, held_out_;
+  LearningTokens tokens_;
 };
 
 class SpinQuant final : public MethodBase<SpinQuant> {
@@ -202,6 +212,8 @@ class SpinQuant final : public MethodBase<SpinQuant> {
                       [this](const std::string& name) { options_.schedule = Schedule::of(name); });
     Schedule& schedule = options_.schedule;
     fields.add("steps", schedule.steps, {.min = 1, .max = 100000}, "steps of Cayley SGD");
+    fields.add("learning_steps", schedule.taken, {.min = 0},
+               "of these, steps that are taken, from the first on, to try a long schedule; 0: all");
     fields.add("learning_batch", schedule.windows, {.min = 1, .max = 1024},
                "windows whose mean loss a step sees");
     fields.add("learning_tokens", schedule.tokens, {.min = 2, .max = 1 << 20},
@@ -215,6 +227,7 @@ class SpinQuant final : public MethodBase<SpinQuant> {
   }
   bool is_random() const override { return true; }
   bool needs_model() const override { return options_.learn != "none"; }
+  int revision(const QuantSettings&) const override { return held_out_revision(options_.preset); }
 
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,

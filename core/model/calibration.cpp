@@ -1,6 +1,8 @@
 #include "ruquant/model/calibration.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cstdlib>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
@@ -8,13 +10,75 @@
 #include "ruquant/quant/code_levels.hpp"
 
 namespace ruq {
+namespace {
+
+// Where the windows of one purpose begin, uniform on the calibration range.
+class WindowDraws {
+ public:
+  WindowDraws(Index seed, const std::string& purpose, Index length, Index range)
+      : stream_(static_cast<std::uint64_t>(seed), fmt::format("calibration/{}", purpose)),
+        purpose_(purpose),
+        length_(length),
+        range_(range) {
+    if (length > range) {
+      fail("{}: found windows of {} tokens, expected at most the {} of the calibration range",
+           purpose, length, range);
+    }
+  }
+
+  std::vector<Index> take(Index count) {
+    const auto room = static_cast<double>(range_ - length_ + 1);
+    std::vector<Index> begins;
+    for (const double u : stream_.uniform(count)) begins.push_back(static_cast<Index>(u * room));
+    return begins;
+  }
+
+  // Windows that share a token with a held-out one are drawn again from the places that do not.
+  void keep_apart(std::vector<Index>& begins, const std::vector<Index>& held_out) {
+    const auto shares = [&](Index begin) {
+      return std::any_of(held_out.begin(), held_out.end(),
+                         [&](Index other) { return std::abs(begin - other) < length_; });
+    };
+    if (std::none_of(begins.begin(), begins.end(), shares)) return;
+    std::vector<Index> free;
+    for (Index place = 0; place + length_ <= range_; ++place) {
+      if (!shares(place)) free.push_back(place);
+    }
+    if (free.empty()) {
+      fail(
+          "{}: found no window of {} tokens apart from the {} held-out ones in the {} tokens of "
+          "the calibration range",
+          purpose_, length_, held_out.size(), range_);
+    }
+    for (Index& begin : begins) {
+      if (!shares(begin)) continue;
+      const double u = stream_.uniform(1)(0);
+      begin = free[static_cast<std::size_t>(u * static_cast<double>(free.size()))];
+    }
+  }
+
+ private:
+  Stream stream_;
+  std::string purpose_;
+  Index length_, range_;
+};
+
+}  // namespace
+
 template <class S>
 const Model<S>& CalibrationSession<S>::model() const {
   fail("found a dump of activations, expected a model: this method learns from whole blocks");
 }
 
 template <class S>
-std::vector<std::int32_t> CalibrationSession<S>::windows(Index, Index, const std::string&) const {
+std::vector<std::int32_t> CalibrationSession<S>::windows(Index, Index, const std::string&,
+                                                         const HeldOut&) const {
+  model();
+  return {};
+}
+
+template <class S>
+LearningTokens CalibrationSession<S>::learning_tokens(const LearningWindows&) const {
   model();
   return {};
 }
@@ -78,21 +142,39 @@ const Vector<S>& ModelSession<S>::norm_gain(Index layer, SiteKind kind) const {
   return kind == SiteKind::attn_in ? weights.attn_norm : weights.mlp_norm;
 }
 
-// Window positions are drawn uniformly from the calibration range, one stream a purpose.
 template <class S>
 std::vector<std::int32_t> ModelSession<S>::windows(Index count, Index length,
-                                                   const std::string& purpose) const {
-  if (length > std::ssize(tokens_)) {
-    fail("{}: found windows of {} tokens, expected at most the {} of the calibration range",
-         purpose, length, tokens_.size());
+                                                   const std::string& purpose,
+                                                   const HeldOut& held_out) const {
+  WindowDraws draws(options_.seed, purpose, length, std::ssize(tokens_));
+  std::vector<Index> begins = draws.take(count);
+  if (!held_out) return cut(begins, length);
+  std::vector<Index> train, judging;
+  for (Index w = 0; w < count; ++w)
+    (held_out(w) ? judging : train).push_back(begins[static_cast<std::size_t>(w)]);
+  draws.keep_apart(train, judging);
+  auto next = train.begin();
+  for (Index w = 0; w < count; ++w) {
+    if (!held_out(w)) begins[static_cast<std::size_t>(w)] = *next++;
   }
-  Stream stream(static_cast<std::uint64_t>(options_.seed), fmt::format("calibration/{}", purpose));
-  const Vector<double> draws = stream.uniform(count);
-  const auto room = static_cast<double>(std::ssize(tokens_) - length + 1);
+  return cut(begins, length);
+}
+
+template <class S>
+LearningTokens ModelSession<S>::learning_tokens(const LearningWindows& options) const {
+  WindowDraws draws(options_.seed, "learning", options.tokens, std::ssize(tokens_));
+  WindowDraws judging(options_.seed, "held out", options.tokens, std::ssize(tokens_));
+  std::vector<Index> train = draws.take(options.train);
+  const std::vector<Index> held_out = judging.take(options.held_out);
+  draws.keep_apart(train, held_out);
+  return {cut(train, options.tokens), cut(held_out, options.tokens)};
+}
+
+template <class S>
+std::vector<std::int32_t> ModelSession<S>::cut(std::span<const Index> begins, Index length) const {
   std::vector<std::int32_t> ids;
-  for (const double u : draws) {
-    const auto begin = tokens_.begin() + static_cast<Index>(u * room);
-    ids.insert(ids.end(), begin, begin + length);
+  for (const Index begin : begins) {
+    ids.insert(ids.end(), tokens_.begin() + begin, tokens_.begin() + begin + length);
   }
   return ids;
 }
@@ -124,9 +206,9 @@ const ChannelMaxima& ModelSession<S>::channel_maxima() {
 }
 
 template <class S>
-Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream) const {
+Matrix<S> ModelSession<S>::stream_input(CalibrationStream stream, const HeldOut& held_out) const {
   if (stream != CalibrationStream::mean_prefix) {
-    return embed<S>(model_, windows(options_.windows, options_.window_tokens, "samples"));
+    return embed<S>(model_, windows(options_.windows, options_.window_tokens, "samples", held_out));
   }
   const auto ids = windows(options_.mean_windows, options_.window_tokens, "mean");
   Matrix<double> mean = Matrix<double>::Zero(options_.window_tokens, model_.config.width);
@@ -159,7 +241,7 @@ void ModelSession<S>::walk_layers(Index layers, Plan& plan, PlanJournal* journal
 template <class S>
 void ModelSession<S>::walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
                                  const WalkOptions& options) {
-  Matrix<S> x = stream_input(stream);
+  Matrix<S> x = stream_input(stream, options.held_out);
   plan.residual.template cast<S>().apply(x);
   const bool quantized = stream != CalibrationStream::float_samples;
   const auto step = [&](Index l, const Plan* kept) {
@@ -183,14 +265,15 @@ void ModelSession<S>::walk_blocks(const LearningWindows& options, Plan& plan,
     BlockSamples<S> seen;
   };
   const Transform<S> residual = plan.residual.template cast<S>();
-  const auto start = [&](Index count, const std::string& purpose) {
-    Sequences stream{embed<S>(model_, windows(count, options.tokens, purpose)), {}};
+  const auto start = [&](const std::vector<std::int32_t>& tokens) {
+    Sequences stream{embed<S>(model_, tokens), {}};
     stream.seen.length = options.tokens;
     stream.seen.quantized_input = stream.original;
     residual.apply(stream.seen.quantized_input);
     return stream;
   };
-  std::array streams = {start(options.train, "learning"), start(options.held_out, "held out")};
+  const LearningTokens tokens = learning_tokens(options);
+  std::array streams = {start(tokens.train), start(tokens.held_out)};
   const SiteVisitor<S> nothing = [](const Site&, const Matrix<S>&, Plan&) {};
   Plan identity = Plan::identity("float", model_.config.layers, QuantSettings{});
   const Index layers = model_.config.first_layers(options.blocks);

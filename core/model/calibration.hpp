@@ -38,6 +38,14 @@ struct LearningWindows {
   Index blocks = 0;    ///< blocks that are learned, from the first on; 0: all
 };
 
+/// Their ids, [windows·tokens] each. No token of a held-out window is in one to learn from.
+struct LearningTokens {
+  std::vector<std::int32_t> train, held_out;
+};
+
+/// Tells, of windows numbered from 0, which judge what is learned from the others.
+using HeldOut = std::function<bool(Index window)>;
+
 template <class S>
 struct BlockView {
   Index layer = 0;
@@ -55,6 +63,9 @@ struct WalkOptions {
   /// Visits of one layer leave for those of later ones what the plan holds, and nothing else: such
   /// a walk can be interrupted.
   bool plan_is_memory = true;
+  /// Sequences that share no token with the others; none: all are drawn freely. Not on a mean
+  /// sequence, nor on a dump, whose rows are what they are.
+  HeldOut held_out = {};
 };
 
 /// Keeps plans in the making, so that an interrupted run goes on where it was and ends in the same
@@ -92,9 +103,12 @@ class CalibrationSession {
 
   /// What follows needs a whole model: Error on a session that has none.
   virtual const Model<S>& model() const;
-  /// Windows of the calibration range, drawn for this purpose: [windows·tokens] ids.
-  virtual std::vector<std::int32_t> windows(Index windows, Index tokens,
-                                            const std::string& purpose) const;
+  /// Windows of the calibration range, drawn for this purpose: [windows·tokens] ids. Those held out
+  /// stay where they were drawn; others that share a token with one are drawn again. Error if there
+  /// is no place for them.
+  virtual std::vector<std::int32_t> windows(Index windows, Index tokens, const std::string& purpose,
+                                            const HeldOut& held_out = {}) const;
+  virtual LearningTokens learning_tokens(const LearningWindows& windows) const;
   /// Visits block after block. After a visit the float stream has gone through the float block and
   /// the quantized stream through the block as the plan now says. Visits know of each other by the
   /// plan alone.
@@ -134,8 +148,9 @@ class ModelSession final : public CalibrationSession<S> {
   const ChannelMaxima& channel_maxima() override;
   Index window_tokens() const override { return options_.window_tokens; }
   const Model<S>& model() const override { return model_; }
-  std::vector<std::int32_t> windows(Index windows, Index tokens,
-                                    const std::string& purpose) const override;
+  std::vector<std::int32_t> windows(Index windows, Index tokens, const std::string& purpose,
+                                    const HeldOut& held_out = {}) const override;
+  LearningTokens learning_tokens(const LearningWindows& windows) const override;
   void walk_blocks(const LearningWindows& windows, Plan& plan,
                    const BlockVisitor<S>& visit) override;
   Index resume_steps(Plan& state) override;
@@ -153,7 +168,8 @@ class ModelSession final : public CalibrationSession<S> {
  private:
   void walk_sites(CalibrationStream stream, Plan& plan, const SiteVisitor<S>& visit,
                   const WalkOptions& options) override;
-  Matrix<S> stream_input(CalibrationStream stream) const;
+  std::vector<std::int32_t> cut(std::span<const Index> begins, Index length) const;
+  Matrix<S> stream_input(CalibrationStream stream, const HeldOut& held_out) const;
   void walk_layers(Index layers, Plan& plan, PlanJournal* journal,
                    const std::function<void(Index layer, const Plan* kept)>& step);
 

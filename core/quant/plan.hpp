@@ -87,7 +87,9 @@ struct LearningRecord {
   std::vector<double> losses{};  ///< of each step or evaluation, on what that step saw
   double initial_loss = 0;       ///< at the start and at the result, on the same training tokens
   double final_loss = 0;
-  /// The quantized output error on sequences that nothing was learned from, at start and result.
+  /// On sequences that nothing was learned from, at start and result: the objective where a whole
+  /// block or model is learned (error of its output, cross entropy), the quantized output error of
+  /// the site where a rotation is learned site by site.
   std::optional<double> held_out_initial{}, held_out_final{};
   Index steps = 0;
   Index evaluations = 0;  ///< of the loss with its gradient

@@ -118,8 +118,8 @@ constexpr std::array kRoundings = {
     Entry<S>{"septq", RoundingNeeds::hessian, round_by_septq<S>},
     Entry<S>{"bcq", RoundingNeeds::weight, round_by_binary_coding<S>},
     Entry<S>{"uniquanf_init", RoundingNeeds::weight, round_by_unified_start<S>},
-    Entry<S>{"uniquanf", RoundingNeeds::block, nullptr, 2},
-    Entry<S>{"flexround", RoundingNeeds::block, nullptr, 2},
+    Entry<S>{"uniquanf", RoundingNeeds::block, nullptr, 3},
+    Entry<S>{"flexround", RoundingNeeds::block, nullptr, 3},
 };
 
 template <class S>

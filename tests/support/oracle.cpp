@@ -1,5 +1,6 @@
 #include "support/oracle.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 
@@ -44,6 +45,12 @@ std::optional<std::filesystem::path> oracle_directory() {
 void skip_without_oracle() {
   skipped() = true;
   std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
+}
+
+Index asked_count(const char* variable, Index usual, Index all) {
+  const char* text = std::getenv(variable);
+  const Index asked = text != nullptr && *text != '\0' ? std::stoll(text) : usual;
+  return asked == 0 ? all : std::min(asked, all);
 }
 
 Matrix<double> OracleCase::slice(const std::string& name, Index index) const {

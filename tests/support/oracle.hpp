@@ -21,6 +21,10 @@ void skip_without_oracle();
 /// Whether skip_without_oracle() was called.
 bool skipped_some();
 
+/// How many of `all` items, windows, ... an environment variable asks for: `usual` if it is not
+/// set, and all of them for 0.
+Index asked_count(const char* variable, Index usual, Index all);
+
 /// One case of a fixture file.
 class OracleCase {
  public:

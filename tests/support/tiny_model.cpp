@@ -84,6 +84,20 @@ std::vector<TinyShape> tiny_shapes() {
           shape("odd factors", [&](ModelConfig& c) { dimensions(c, 46, 44, 3, 1, 22); })};
 }
 
+TinyShape odd_widths_shape() {
+  TinyShape shape{"odd widths", base_config()};
+  ModelConfig& c = shape.config;
+  c.width = 45, c.mlp_width = 35, c.heads = 3, c.kv_heads = 1, c.head_width = 10;
+  c.attention_bias = c.output_bias = c.mlp_bias = c.qk_norm = true;
+  return shape;
+}
+
+std::vector<TinyShape> shapes_with_odd_widths() {
+  std::vector<TinyShape> shapes = tiny_shapes();
+  shapes.push_back(odd_widths_shape());
+  return shapes;
+}
+
 TinyShape full_width_shape() {
   TinyShape shape{"full width", base_config()};
   ModelConfig& c = shape.config;
@@ -94,7 +108,7 @@ TinyShape full_width_shape() {
 }
 
 ModelConfig tiny_config(const std::string& name) {
-  for (const TinyShape& shape : tiny_shapes()) {
+  for (const TinyShape& shape : shapes_with_odd_widths()) {
     if (shape.name == name) return shape.config;
   }
   FAIL("no tiny shape " << name);

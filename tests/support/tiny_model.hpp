@@ -25,7 +25,14 @@ std::vector<TinyShape> tiny_shapes();
 /// vocabulary of the others: for what must hold at full width but need not be checked often.
 TinyShape full_width_shape();
 
-/// The shape of tiny_shapes() with this name.
+/// Odd widths, 45 and 35, with three query heads of 10 over one of keys and values, biases and
+/// normed heads: no Hadamard matrix, no halves and no factor of two anywhere but in a head.
+TinyShape odd_widths_shape();
+
+/// tiny_shapes() and odd_widths_shape(), for what takes any width.
+std::vector<TinyShape> shapes_with_odd_widths();
+
+/// The shape of shapes_with_odd_widths() with this name.
 ModelConfig tiny_config(const std::string& name);
 
 /// Gaussian weights of about unit gain. Every norm has gains around one, two of them large; two

@@ -31,6 +31,19 @@ TEST_CASE("peak memory grows by what is touched, and does not shrink") {
   CHECK(peak_memory_mib() >= after);
 }
 
+TEST_CASE("peak memory can begin anew") {
+  restart_peak_memory();
+  const double small = peak_memory_mib();
+  {
+    const std::vector<char> held(std::size_t{96} << 20, 'x');
+    CHECK(held.back() == 'x');
+  }
+  const double large = peak_memory_mib();
+  CHECK(large >= small + 90);
+  restart_peak_memory();
+  CHECK(peak_memory_mib() <= large);
+}
+
 TEST_CASE("some memory is available") { CHECK(available_memory_mib() > 1); }
 
 TEST_CASE("the processor has a name") { CHECK_FALSE(processor_name().empty()); }

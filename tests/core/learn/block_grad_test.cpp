@@ -28,20 +28,26 @@ SquareMap<double> with_dual(const Matrix<double>& map) { return {map, map.invers
 
 BlockDiagonal<double> one_map(const Matrix<double>& map) { return {{with_dual(map)}, {0}}; }
 
+// The least divisor above one.
+Index least_factor(Index width) {
+  Index factor = 2;
+  while (width % factor != 0) ++factor;
+  return factor;
+}
+
 // Numbers of everything that can be trained, one kind of step at each site.
 struct Numbers {
   explicit Numbers(const ModelConfig& config)
       : scale(1.2 + 0.2 * gaussian(config.width, 1, "scale").col(0).array()),
         head_maps(near_identity(config.head_width, "head maps")),
-        left(near_identity(2, "left")),
-        right(near_identity(config.width / 2, "right")),
+        left(near_identity(least_factor(config.width), "left")),
+        right(near_identity(config.width / left.rows(), "right")),
         query_key(near_identity(config.head_width, "query key")),
         values(near_identity(config.head_width, "values")) {
     for (const SiteKind kind : kLinearSites) {
       directions[kind] = gaussian(config.site_width(kind), 1, "v " + to_string(kind)).col(0);
     }
     heads = config.heads;
-    width = config.width;
   }
   static Matrix<double> near_identity(Index n, const std::string& name) {
     return Matrix<double>::Identity(n, n) + 0.4 / std::sqrt(double(n)) * gaussian(n, n, name);
@@ -53,7 +59,7 @@ struct Numbers {
     p.online[SiteKind::attn_out].append(BlockDiagonal<double>{
         {with_dual(head_maps)}, std::vector<Index>(static_cast<std::size_t>(heads), 0)});
     p.online[SiteKind::mlp_in].append(
-        Kronecker<double>{with_dual(left), with_dual(right), 2, width / 2});
+        Kronecker<double>{with_dual(left), with_dual(right), left.rows(), right.rows()});
     for (const SiteKind kind : kLinearSites) {
       p.online[kind].append(Reflection<double>{directions[kind].normalized()});
     }
@@ -65,7 +71,7 @@ struct Numbers {
   Vector<double> scale;
   Matrix<double> head_maps, left, right, query_key, values;
   PerSite<Vector<double>> directions;
-  Index heads = 0, width = 0;
+  Index heads = 0;
 };
 
 // What stands before the trained part: a scale and a permutation, but nothing at attn_out.
@@ -91,10 +97,10 @@ Plan as_plan(const PerSite<Transform<double>>& fixed, const BlockParameters& par
   return plan;
 }
 
+// Returns what both compute.
 template <class S>
-void check_forward(const ModelConfig& config, const LayerWeights<S>& layer,
-                   const std::string& widths) {
-  const QuantSettings quant = quant_settings(widths);
+Matrix<S> check_forward(const ModelConfig& config, const LayerWeights<S>& layer,
+                        const QuantSettings& quant) {
   const auto fixed = fixed_parts(config);
   BlockParameters parameters = Numbers(config).build();
   parameters.values = {};
@@ -114,18 +120,31 @@ void check_forward(const ModelConfig& config, const LayerWeights<S>& layer,
   CHECK(block.forward(x, kLength) == y);
   BlockRecord<S> record;
   CHECK(block.forward(x, kLength, &record) == y);
+  return y;
 }
 
 TEST_CASE("the forward pass is that of the executor, to the last bit") {
-  for (const TinyShape& shape : tiny_shapes()) {
+  for (const TinyShape& shape : shapes_with_odd_widths()) {
     INFO(shape.name);
     const Model<double> model = tiny_model(shape.config);
     for (const char* widths : {"W4A4-Q4K4V4", "W16A16-Q16K16V16", "W3A6-Q16K8V2"}) {
       INFO(std::string(widths));
-      check_forward<double>(shape.config, model.layers[0], widths);
-      check_forward<float>(shape.config, as_float(model).layers[0], widths);
+      const QuantSettings quant = quant_settings(widths);
+      check_forward<double>(shape.config, model.layers[0], quant);
+      check_forward<float>(shape.config, as_float(model).layers[0], quant);
     }
   }
+}
+
+TEST_CASE("with groups of their own for o_proj's inputs it is still that of the executor") {
+  const ModelConfig config = tiny_config("grouped");
+  const Model<double> model = tiny_model(config);
+  const QuantSettings rows = quant_settings("W4A4-Q4K4V4");
+  QuantSettings groups = rows;
+  groups.attn_out_group_size = config.head_width;
+  const Matrix<double> by_rows = check_forward<double>(config, model.layers[0], rows);
+  CHECK(check_forward<double>(config, model.layers[0], groups) != by_rows);
+  check_forward<float>(config, as_float(model).layers[0], groups);
 }
 
 TEST_CASE("a trained map of the values is the map folded at attn_out") {
@@ -205,7 +224,7 @@ Vector<double> of_direction(const Vector<double>& omega, const Vector<double>& g
 
 // Without rounding transforms change nothing, so only the input and the weights have a derivative.
 TEST_CASE("derivatives of a smooth block by its input and weights, by differences") {
-  for (const char* shape : {"grouped", "biases", "normed heads", "odd factors"}) {
+  for (const char* shape : {"grouped", "biases", "normed heads", "odd factors", "odd widths"}) {
     INFO(std::string(shape));
     Problem p(shape, "W16A16-Q16K16V16");
     const BlockGradients g = p.gradients();
@@ -283,7 +302,7 @@ class FrozenBlock {
         clips = {Vector<double>::Constant(tensor.rows(), pair->low),
                  Vector<double>::Constant(tensor.rows(), pair->high)};
       }
-      return round(rounding, p_.quant.activation, pair ? &clips : nullptr, tensor);
+      return round(rounding, p_.quant.of(kind), pair ? &clips : nullptr, tensor);
     }
     const Index rows = tensor.rows();
     const Index cols = tensor.cols();
@@ -306,7 +325,7 @@ void check_direction(const std::function<double()>& loss, Vector<double>& omega,
 }
 
 TEST_CASE("derivatives of a rounded block by all that is trained, by differences of it frozen") {
-  for (const char* shape : {"grouped", "biases", "normed heads", "odd factors"}) {
+  for (const char* shape : {"grouped", "biases", "normed heads", "odd factors", "odd widths"}) {
     INFO(std::string(shape));
     Problem p(shape, "W4A4-Q4K4V4");
     p.quant.activation.clip_ratio = 0.9;
@@ -335,8 +354,34 @@ TEST_CASE("derivatives of a rounded block by all that is trained, by differences
   }
 }
 
+TEST_CASE("derivatives with groups of their own for o_proj's inputs, by differences") {
+  Problem p("grouped", "W4A4-Q4K4V4");
+  p.quant.activation.rule = GridRule::quarot_activation;  // within groups zero is not held
+  p.quant.activation.clip_ratio = 0.9;
+  p.quant.attn_out_group_size = p.config.head_width;
+  p.block = BlockGrad<double>(p.config, p.layer, p.fixed, p.quant);
+  p.activation_clips[SiteKind::attn_out] = ClipPair{0.85, 0.8};
+  const BlockGradients g = p.gradients();
+  FrozenBlock frozen(p);
+  CHECK(frozen.loss() == doctest::Approx(p.loss()).epsilon(1e-11));
+  const auto loss = [&] { return frozen.loss(); };
+  check_gradient_of_rows(loss, p.x, p.dx, {0, 1, kRows - 1}, 1e-6);
+  check_gradient(loss, p.numbers.head_maps, g.online[SiteKind::attn_out][0].maps[0], 1e-6);
+  check_gradient(loss, p.numbers.values, g.values[0].maps[0], 1e-6);
+  check_direction(loss, p.numbers.directions[SiteKind::attn_out],
+                  g.online[SiteKind::attn_out].back());
+  for (const Linear linear : {Linear::v_proj, Linear::o_proj}) {
+    INFO(to_string(linear));
+    check_gradient_of_rows(loss, p.layer[linear].weight, g.weights[linear], {0, 7}, 1e-6);
+  }
+  ClipPair& clips = *p.activation_clips[SiteKind::attn_out];
+  const ClipPair& slope = g.activation_clips[SiteKind::attn_out];
+  CHECK(difference(loss, clips.low) == doctest::Approx(slope.low).epsilon(1e-5));
+  CHECK(difference(loss, clips.high) == doctest::Approx(slope.high).epsilon(1e-5));
+}
+
 TEST_CASE("derivatives by the clip factors of activations and weights, by differences") {
-  for (const char* shape : {"grouped", "normed heads"}) {
+  for (const char* shape : {"grouped", "normed heads", "odd widths"}) {
     INFO(std::string(shape));
     Problem p(shape, "W4A4-Q4K4V4");
     p.quant.weight.symmetric = true;

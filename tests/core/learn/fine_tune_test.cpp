@@ -131,6 +131,25 @@ TEST_CASE("L-BFGS gives the best point it has seen, and counts") {
   CHECK(again.final_loss <= report.final_loss * (1 + 1e-12));
 }
 
+TEST_CASE("L-BFGS stops when its evaluations are spent") {
+  for (const Index budget : {1, 2, 5}) {
+    Bench<double> bench("grouped");
+    const FineTuneReport report =
+        bench.tune({.optimizer = "lbfgs", .max_iterations = 100, .max_evaluations = budget});
+    CHECK(report.evaluations == budget);
+    CHECK(std::ssize(report.losses) == budget);
+    CHECK(report.termination == fmt::format("Spent all {} evaluations.", budget));
+    const double best = *std::min_element(report.losses.begin(), report.losses.end());
+    CHECK(report.final_loss == doctest::Approx(best).epsilon(1e-12));
+  }
+  Bench<double> free("grouped"), wide("grouped");
+  const FineTuneReport all = free.tune({.optimizer = "lbfgs", .max_iterations = 8});
+  const FineTuneReport same =
+      wide.tune({.optimizer = "lbfgs", .max_iterations = 8, .max_evaluations = 1000});
+  CHECK(all.losses == same.losses);
+  CHECK(all.termination == same.termination);
+}
+
 TEST_CASE("AdamW takes an epoch's windows in order") {
   Bench<double> bench("grouped");
   ReflectionObjective<double> objective(bench.config, bench.layer, bench.plan, bench.quant);

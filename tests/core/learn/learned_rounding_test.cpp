@@ -76,6 +76,20 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("FlexRound maps every weight afresh, whatever UniQuanF's mapping") {
+  const ModelConfig config = tiny_config("multi-head");
+  const auto learned = [&](const char* rounding, const UniquanfOptions& options) {
+    Plan plan = plan_for(config, rounding, "W3A16-Q16K16V16");
+    plan.quant.rounding_options.learning.epochs = 2;
+    plan.quant.rounding_options.uniquanf = options;
+    return rounded(config, plan).model.layers[0][Linear::q_proj].weight;
+  };
+  const UniquanfOptions seldom{.mapping = "local", .mapping_period = 3};
+  const UniquanfOptions always{.mapping = "direct", .mapping_period = 1};
+  CHECK(learned("flexround", seldom) == learned("flexround", always));
+  CHECK(learned("uniquanf", seldom) != learned("uniquanf", always));
+}
+
 TEST_CASE("learned factors of weight rows set the ends that the start sees") {
   const ModelConfig config = tiny_config("multi-head");
   const Matrix<double> weight = tiny_model(config).layers[0][Linear::q_proj].weight;

@@ -83,7 +83,7 @@ Plan as_plan(const Problem& p) {
 }
 
 TEST_CASE("the loss is that of the executor under the plan, rounded or not") {
-  for (const TinyShape& shape : tiny_shapes()) {
+  for (const TinyShape& shape : shapes_with_odd_widths()) {
     for (const char* widths : {"W16A16-Q16K16V16", "W4A4-Q4K4V4", "W16A4-Q16K4V4"}) {
       INFO(shape.name << ", " << widths);
       const Problem p(shape.config, widths);
@@ -98,8 +98,21 @@ TEST_CASE("the loss is that of the executor under the plan, rounded or not") {
   }
 }
 
+TEST_CASE("with groups of their own for o_proj's inputs the loss is still the executor's") {
+  Problem p(tiny_config("grouped"), "W4A4-Q4K4V4");
+  const double by_rows =
+      ModelRotationObjective<double>(p.model, p.setup).evaluate(p.rotations, p.tokens());
+  p.setup.quant.attn_out_group_size = p.config.head_width;
+  ModelRotationObjective<double> objective(p.model, p.setup);
+  const PlannedModel<double> planned(p.model, as_plan(p));
+  const double loss = objective.evaluate(p.rotations, p.tokens());
+  CHECK(loss ==
+        doctest::Approx(loss_of(planned.model(), planned.hook(), p.tokens())).epsilon(1e-9));
+  CHECK(std::abs(loss - by_rows) > 1e-6);
+}
+
 TEST_CASE("derivatives by R1 and every R2 without rounding, by differences") {
-  for (const TinyShape& shape : tiny_shapes()) {
+  for (const TinyShape& shape : shapes_with_odd_widths()) {
     INFO(shape.name);
     Problem p(shape.config, "W16A16-Q16K16V16");
     ModelRotationObjective<double> objective(p.model, p.setup);
@@ -187,7 +200,7 @@ class FrozenModel {
     Rounding& rounding = sites_[at(site.layer)][site.kind];
     if (!linears_of(site.kind).empty()) {
       if (site.kind == SiteKind::mlp_out) p_.setup.hidden.apply(tensor);
-      return round(rounding, p_.setup.quant.activation, tensor);
+      return round(rounding, p_.setup.quant.of(site.kind), tensor);
     }
     const Index rows = tensor.rows();
     const Index cols = tensor.cols();
@@ -224,28 +237,41 @@ void check_along(const std::function<double()>& loss, Matrix<double>& x,
         1e-5 * scale);
 }
 
+void check_by_frozen_model(Problem& p) {
+  ModelRotationObjective<double> objective(p.model, p.setup);
+  ModelRotations gradient;
+  const double rounded = objective.evaluate(p.rotations, p.tokens(), &gradient);
+  FrozenModel frozen(p);
+  CHECK(frozen.loss() == doctest::Approx(rounded).epsilon(1e-10));
+  const auto loss = [&] { return frozen.loss(); };
+  for (const char* name : {"first", "second"}) {
+    check_along(loss, p.rotations.residual, gradient.residual, name);
+    for (std::size_t l = 0; l < p.rotations.values.size(); ++l) {
+      check_along(loss, p.rotations.values[l], gradient.values[l], name);
+    }
+  }
+}
+
 // Values have 8 bits: at 4 some attention outputs of a first token (rounded values themselves)
 // share the largest level, and there a maximum has no derivative.
 TEST_CASE("derivatives at 4 bits along directions, by differences of the model frozen") {
-  for (const TinyShape& shape : tiny_shapes()) {
+  for (const TinyShape& shape : shapes_with_odd_widths()) {
     for (const char* widths : {"W4A4-Q4K4V8", "W16A4-Q16K4V8"}) {
       INFO(shape.name << ", " << widths);
       Problem p(shape.config, widths);
       p.setup.quant.activation.clip_ratio = 0.9;
-      ModelRotationObjective<double> objective(p.model, p.setup);
-      ModelRotations gradient;
-      const double rounded = objective.evaluate(p.rotations, p.tokens(), &gradient);
-      FrozenModel frozen(p);
-      CHECK(frozen.loss() == doctest::Approx(rounded).epsilon(1e-10));
-      const auto loss = [&] { return frozen.loss(); };
-      for (const char* name : {"first", "second"}) {
-        check_along(loss, p.rotations.residual, gradient.residual, name);
-        for (std::size_t l = 0; l < p.rotations.values.size(); ++l) {
-          check_along(loss, p.rotations.values[l], gradient.values[l], name);
-        }
-      }
+      check_by_frozen_model(p);
     }
   }
+}
+
+// Values are not rounded: in a group of few channels levels are shared sooner.
+TEST_CASE("derivatives with groups of their own for o_proj's inputs, by the model frozen") {
+  Problem p(tiny_config("grouped"), "W4A4-Q4K4V16");
+  p.setup.quant.activation.rule = GridRule::quarot_activation;
+  p.setup.quant.activation.clip_ratio = 0.9;
+  p.setup.quant.attn_out_group_size = p.config.head_width;
+  check_by_frozen_model(p);
 }
 
 TEST_CASE("float agrees with double, and threads change nothing") {

@@ -200,6 +200,39 @@ TEST_CASE("the optimized reflection lowers the smooth objective of the site") {
         0.9 * objective.evaluate(direction(init), nullptr));
 }
 
+TEST_CASE("optimized reflections are judged on the output of held-out blocks") {
+  TinyBench<double> bench(tiny_config("grouped"));
+  const Settings settings = {{"global_reflection", "optimized"},
+                             {"reflection_iterations", "3"},
+                             {"held_out_windows", "3"},
+                             {"learning_tokens", "12"}};
+  const Plan plan = bench.plan(*small_method("ruquant", settings), quant_settings());
+  std::vector<LearningRecord> sites, blocks;
+  for (const LearningRecord& record : plan.learning) {
+    (record.objective == "block output" ? blocks : sites).push_back(record);
+  }
+  CHECK(sites.size() == 8);
+  for (const LearningRecord& record : sites) {
+    CHECK_FALSE(record.held_out_initial.has_value());
+    CHECK(record.details.at("other_rows_start") > 0);
+    CHECK(record.details.at("other_rows_end") > 0);
+  }
+  REQUIRE(blocks.size() == 2);
+  // The first block's input is the same whatever the plan, so its error can be had from the
+  // executor.
+  const auto ids =
+      bench.session.learning_tokens({.train = 0, .held_out = 3, .tokens = 12}).held_out;
+  const Matrix<double> input = embed<double>(bench.model, ids);
+  Matrix<double> target = input, output = input;
+  block_forward<double>(bench.model.config, bench.model.layers[0], 0, 12, {}, target);
+  const PlannedModel<double> planned(bench.model, plan);
+  block_forward(bench.model.config, planned.model().layers[0], 0, 12, planned.hook(), output);
+  CHECK(*blocks[0].held_out_final ==
+        doctest::Approx((output - target).squaredNorm() / static_cast<double>(output.size()))
+            .epsilon(1e-9));
+  CHECK(*blocks[0].held_out_initial != *blocks[0].held_out_final);
+}
+
 // What the four global reflections of a layer are.
 std::vector<Vector<double>> reflections_of(const Plan& plan, std::size_t layer) {
   std::vector<Vector<double>> all;

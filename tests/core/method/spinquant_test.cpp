@@ -37,18 +37,18 @@ TEST_CASE("learning lowers the loss and says so; the rotations stay orthogonal")
     INFO(std::string(shape));
     const ModelConfig config = tiny_config(shape);
     TinyBench<double> bench(config);
-    const Plan plan = plan_of(bench, {{"steps", "20"},
+    const Plan plan = plan_of(bench, {{"steps", "40"},
                                       {"learning_tokens", "32"},
-                                      {"learning_batch", "8"},
+                                      {"learning_batch", "16"},  // a few windows do not tell
                                       {"learning_rate", "0.1"}});
     REQUIRE(plan.learning.size() == 1);
     const LearningRecord& record = plan.learning[0];
     CHECK(record.where == "model");
-    CHECK(record.losses.size() == 20);
+    CHECK(record.losses.size() == 40);
     CHECK(record.initial_loss == record.losses[0]);
     CHECK(record.final_loss < record.initial_loss);
     CHECK(record.held_out_final < record.held_out_initial);
-    CHECK(record.tokens == 20 * 8 * 32);
+    CHECK(record.tokens == 40 * 16 * 32);
     CHECK(record.details.at("orthogonality_drift") < 1e-3);
     CHECK(orthogonality_error(plan.residual.to_matrix(config.width)) < 1e-12);
     for (const LayerPlan& layer : plan.layers) {
@@ -88,7 +88,8 @@ TEST_CASE("the record's losses are those of the executor under the plan") {
     Plan as_learned = plan;
     if (std::string(weights) == "false") as_learned.quant.weight.bits = 16;
     const PlannedModel<double> planned(bench.model, as_learned);
-    const auto ids = bench.session.windows(2, 8, "held out");
+    const auto ids =
+        bench.session.learning_tokens({.train = 6, .held_out = 2, .tokens = 8}).held_out;
     const Matrix<double> states = final_hidden<double>(planned.model(), ids, 8, planned.hook());
     const double loss = cross_entropy(states, planned.model().head_weight(), {ids, 8});
     CHECK(*plan.learning[0].held_out_final == doctest::Approx(loss).epsilon(1e-9));
@@ -96,6 +97,21 @@ TEST_CASE("the record's losses are those of the executor under the plan") {
           doctest::Approx(cross_entropy(final_hidden<double>(bench.model, ids, 8, {}),
                                         bench.model.head_weight(), {ids, 8})));
   }
+}
+
+TEST_CASE("the first steps of a schedule are those of the whole one") {
+  TinyBench<double> bench(tiny_config("grouped"));
+  const Plan whole = plan_of(bench, {{"steps", "6"}, {"learning_tokens", "8"}});
+  const Plan part =
+      plan_of(bench, {{"steps", "6"}, {"learning_steps", "2"}, {"learning_tokens", "8"}});
+  const std::vector<double>& losses = whole.learning[0].losses;
+  CHECK(part.learning[0].losses == std::vector<double>(losses.begin(), losses.begin() + 2));
+  CHECK(part.learning[0].steps == 2);
+  CHECK(part.learning[0].details.at("scheduled_steps") == 6);
+  CHECK(part.learning[0].termination == "Took 2 of 6 steps.");
+  const Plan brief = plan_of(bench, {{"steps", "2"}, {"learning_tokens", "8"}});
+  CHECK(brief.learning[0].losses[0] == losses[0]);
+  CHECK(brief.residual.to_matrix(36) != part.residual.to_matrix(36));
 }
 
 TEST_CASE("the paper's schedule is a preset, and single fields win over it") {

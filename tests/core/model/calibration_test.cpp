@@ -2,7 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <map>
+#include <numeric>
 
 #include "ruquant/base/rng.hpp"
 #include "support/errors.hpp"
@@ -115,24 +118,24 @@ TEST_CASE("blocks are visited with both streams, and the quantized one goes thro
   for (const char* shape : {"grouped", "biases"}) {
     OneWindow bench(shape);
     Plan plan = smoothed_plan(bench, "W4A4-Q4K4V4");
-    const LearningWindows windows{.train = 3, .held_out = 2, .tokens = 12};
+    const LearningWindows windows{.train = 3, .held_out = 1, .tokens = 5};
     const Matrix<double> start =
-        embed<double>(bench.model, bench.session.windows(3, 12, "learning"));
+        embed<double>(bench.model, bench.session.learning_tokens(windows).train);
     const PlannedModel<double> planned(bench.model, plan);
     Matrix<double> quantized = start, original = start;
     Index visits = 0;
     bench.session.walk_blocks(windows, plan, [&](const BlockView<double>& block, Plan& here) {
       CHECK(block.layer == visits++);
       CHECK(block.train.windows() == 3);
-      CHECK(block.held_out.windows() == 2);
+      CHECK(block.held_out.windows() == 1);
       CHECK(block.train.float_input == original);
       CHECK(relative_error(block.train.quantized_input, quantized) < 1e-12);
-      CHECK(block.held_out.target.rows() == 24);
+      CHECK(block.held_out.target.rows() == 5);
       CHECK(&here == &plan);
       const auto l = static_cast<std::size_t>(block.layer);
-      block_forward<double>(bench.config, bench.model.layers[l], block.layer, 12, {}, original);
+      block_forward<double>(bench.config, bench.model.layers[l], block.layer, 5, {}, original);
       CHECK(block.train.target == original);
-      block_forward(bench.config, planned.model().layers[l], block.layer, 12, planned.hook(),
+      block_forward(bench.config, planned.model().layers[l], block.layer, 5, planned.hook(),
                     quantized);
     });
     CHECK(visits == bench.config.layers);
@@ -166,6 +169,77 @@ TEST_CASE("windows are drawn by purpose, and longer ones than the range are refu
   CHECK(bench.session.windows(2, 4, "a") == bench.session.windows(2, 4, "a"));
   check_error([&] { bench.session.windows(1, 1000, "learning"); },
               {"learning", "windows of 1000 tokens"});
+}
+
+// The windows [first, last) of `ids`, each as where it begins: ids count the range.
+std::vector<Index> begins_of(const std::vector<std::int32_t>& ids, Index length) {
+  std::vector<Index> begins;
+  for (std::size_t i = 0; i < ids.size(); i += static_cast<std::size_t>(length)) {
+    begins.push_back(ids[i]);
+    for (Index j = 0; j < length; ++j) CHECK(ids[i + static_cast<std::size_t>(j)] == ids[i] + j);
+  }
+  return begins;
+}
+
+bool share_a_token(const std::vector<Index>& some, const std::vector<Index>& others, Index length) {
+  return std::any_of(some.begin(), some.end(), [&](Index a) {
+    return std::any_of(others.begin(), others.end(),
+                       [&](Index b) { return std::abs(a - b) < length; });
+  });
+}
+
+TEST_CASE("no token of a held-out window is learned from") {
+  constexpr Index kRange = 300, kTokens = 20;
+  std::vector<std::int32_t> counting(kRange);
+  std::iota(counting.begin(), counting.end(), 0);
+  const Model<double> model = tiny_model(tiny_config("grouped"));
+  Index moved = 0;
+  for (Index seed = 0; seed < 20; ++seed) {
+    const ModelSession<double> session(model, counting, {.window_tokens = kTokens, .seed = seed});
+    const LearningTokens tokens =
+        session.learning_tokens({.train = 30, .held_out = 4, .tokens = kTokens});
+    const std::vector<Index> train = begins_of(tokens.train, kTokens);
+    const std::vector<Index> held_out = begins_of(tokens.held_out, kTokens);
+    CHECK(train.size() == 30);
+    CHECK_FALSE(share_a_token(train, held_out, kTokens));
+    // Held-out windows stay where they were drawn, and so do windows that are far from them.
+    CHECK(tokens.held_out == session.windows(4, kTokens, "held out"));
+    const std::vector<Index> drawn = begins_of(session.windows(30, kTokens, "learning"), kTokens);
+    for (std::size_t w = 0; w < 30; ++w) {
+      const bool stays = !share_a_token({drawn[w]}, held_out, kTokens);
+      CHECK((train[w] == drawn[w]) == stays);
+      if (!stays) ++moved;
+    }
+
+    const auto last = [](Index window) { return window >= 5; };
+    const std::vector<Index> all = begins_of(session.windows(7, kTokens, "samples", last), kTokens);
+    CHECK_FALSE(
+        share_a_token({all.begin(), all.begin() + 5}, {all.begin() + 5, all.end()}, kTokens));
+    const std::vector<Index> free = begins_of(session.windows(7, kTokens, "samples"), kTokens);
+    CHECK(std::equal(all.begin() + 5, all.end(), free.begin() + 5));
+  }
+  CHECK(moved > 0);
+
+  const ModelSession<double> session(model, counting, {.window_tokens = kTokens});
+  check_error([&] { session.learning_tokens({.train = 1, .held_out = 400, .tokens = kTokens}); },
+              {"learning", "no window of 20 tokens", "400 held-out", "300 tokens"});
+}
+
+TEST_CASE("a walk keeps the sequences that it is told to apart") {
+  OneWindow bench("grouped");
+  const auto first = [&](const HeldOut& held_out) {
+    Plan plan = Plan::identity("walk", 2, quant_settings());
+    Matrix<double> seen;
+    bench.session.walk(CalibrationStream::float_samples, plan,
+                       [&](const Site& site, const Matrix<double>& tensor, Plan&) {
+                         if (site == Site{0, SiteKind::attn_in}) seen = tensor;
+                       },
+                       {.held_out = held_out});
+    return seen;
+  };
+  // The range of this bench is one window: there is no place apart from it.
+  CHECK(first({}).rows() == 2 * kLength);
+  check_error([&] { first([](Index window) { return window == 1; }); }, {"samples", "no window"});
 }
 
 TEST_CASE("levels of the sites are fitted on the way, on the quantized prefix") {

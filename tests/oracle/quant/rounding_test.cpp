@@ -66,6 +66,23 @@ TEST_CASE("GPTQ as in QuaRot's code") {
   });
 }
 
+// The least importance under a mask.
+double least_kept(const Matrix<double>& importance, const KeepMask& mask) {
+  return (mask.array() != 0).select(importance, importance.maxCoeff()).minCoeff();
+}
+
+// The threshold itself is not to be seen. On the importance of the reference it must be the least
+// that is kept, to the last bit; on ours within its error.
+void check_threshold(const OracleCase& c, const Matrix<double>& importance, const KeepMask& mask,
+                     const SeptqOptions& options) {
+  const Vector<double> threshold = c.vector("threshold");
+  const KeepMask on_reference = keep_mask(c.matrix("importance"), options);
+  check_exact(on_reference, c.matrix("mask"), "mask of the reference's importance");
+  CHECK(least_kept(c.matrix("importance"), on_reference) == threshold(0));
+  check_close(Vector<double>::Constant(1, least_kept(importance, mask)), threshold, 1e-9,
+              "threshold");
+}
+
 TEST_CASE("SEPTQ as in its code") {
   for_each_case("septq", [](const OracleCase& c) {
     const Matrix<double> weight = c.matrix("W");
@@ -83,8 +100,9 @@ TEST_CASE("SEPTQ as in its code") {
     const SeptqResult<double> result = septq(weight, spec, factor, options.gptq, options.septq);
     Matrix<double> alive = weight;  // the code empties dead channels before it looks at anything
     for (const Index channel : factor.dead) alive.col(channel).setZero();
-    check_close(rounding_importance(alive, result.sweep.grid, factor), c.matrix("importance"), 1e-9,
-                "importance");
+    const Matrix<double> importance = rounding_importance(alive, result.sweep.grid, factor);
+    check_close(importance, c.matrix("importance"), 1e-9, "importance");
+    check_threshold(c, importance, result.mask, options.septq);
     check_close(flat(result.sweep.grid.scale), c.vector("scale"), 1e-14, "scale");
     check_exact(flat(result.sweep.grid.zero), c.vector("zero"), "zero");
     check_exact(result.mask, c.matrix("mask"), "mask");
@@ -120,6 +138,25 @@ TEST_CASE("UniQuanF's unified initialisation") {
   });
 }
 
+/// With powers of two for factors and no shift the levels are even: the uniform quantizer of each
+/// row, counted from the value of its lowest code since the zero point need not be an integer.
+void check_uniform(const OracleCase& c, const UniquanfParameters<double>& p, const Codes& codes) {
+  const Matrix<double> weight = c.matrix("W");
+  const Vector<double> step = p.d1.array().exp();
+  const Vector<double> lowest = -p.zero.cwiseProduct(step);
+  const Index top = (Index{1} << c.integer("bits")) - 1;
+  const Grid<double> grid{
+      {.bits = c.integer("bits")}, 0, top, step, Matrix<double>::Zero(step.size(), 1)};
+  Matrix<double> uniform = weight.colwise() - lowest;
+  const Codes from_below = encode(uniform, grid);
+  check_exact(codes, (static_cast<std::int32_t>(top) - from_below.array()).matrix(),
+              "codes of the uniform quantizer, from the top");
+  round_to_grid(uniform, grid);
+  uniform.colwise() += lowest;
+  check_close(uniform, c.slice("W_quant", 0), 1e-11, "W_quant of the uniform quantizer");
+  check_close(uniquanf_values(p, codes), uniform, 1e-11, "W_quant against the uniform quantizer");
+}
+
 /// One step of the fixture: parameters, forward, gradients, binary form.
 void check_step(const OracleCase& c, Index step, const UniquanfOptions& options, Codes& codes) {
   const Matrix<double> weight = c.matrix("W");
@@ -139,6 +176,12 @@ void check_step(const OracleCase& c, Index step, const UniquanfOptions& options,
   check_close(gradients.d2, c.slice("grad_d2", step), 1e-11, "grad_d2");
   check_close(gradients.d3, of_step("grad_d3"), 1e-11, "grad_d3");
   check_close(gradients.alpha, c.slice("grad_alpha", step), 1e-11, "grad_alpha");
+  // Where the filter cuts, nothing reaches the weight's own parameter; elsewhere its −W0 does.
+  const Matrix<double> ones = Matrix<double>::Ones(weight.rows(), weight.cols());
+  const auto through = uniquanf_gradients(weight, p, codes, ones, options.gradient_filter);
+  check_exact((through.d2.array() == 0).cast<double>().matrix(), c.slice("filtered", step),
+              "filtered");
+  if (step == 0 && c.integer("uniform_alpha") != 0) check_uniform(c, p, codes);
 
   const BinaryCode<double> binary = to_binary_code(p, codes);
   check_close(binary.alpha, c.slice("bcq_alpha", step), 1e-11, "bcq_alpha");

@@ -68,9 +68,10 @@ TEST_CASE("optimal scalar quantizers") {
 
     const Codebook best = lloyd_max(density, Index{1} << bits);
     check_close(as_vector(best.levels), c.vector("levels"), 1e-9, "levels");
-    // A single threshold is zero and has no scale of its own.
-    check_close_at(as_vector(best.thresholds), c.vector("thresholds"), 1e-9, best.levels.back(),
-                   "thresholds");
+    const Vector<double> thresholds = c.vector("thresholds");
+    // The single threshold of one bit is zero and has no scale of its own: that of the levels.
+    const double scale = bits == 1 ? best.levels.back() : thresholds.cwiseAbs().maxCoeff();
+    check_close_at(as_vector(best.thresholds), thresholds, 1e-9, scale, "thresholds");
     const double error = distortion(density, best);
     check_number(error, c.real("lloyd_mse"), c.real("lloyd_mse"), "lloyd_mse");
     check_number(sqnr_db(density, error), c.real("lloyd_sqnr_db"), c.real("lloyd_sqnr_db"),

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "ruquant/transform/partition.hpp"
+#include "ruquant/transform/transform.hpp"
 #include "support/oracle.hpp"
 #include "support/tape.hpp"
 
@@ -41,6 +42,11 @@ TEST_CASE("zigzag order equals permutation_zigzag") {
     const Matrix<double> y = c.matrix("Y");
     const auto order = zigzag_order(y, block_layout(y.cols(), c.integer("block_size"), false));
     CHECK(order == c.integers("perm"));
+    Transform<double> transform;
+    transform.append(Permutation{order});
+    Matrix<double> y_out = y;
+    transform.apply(y_out);
+    check_exact(y_out, c.matrix("Y_out"), "Y_out");
   });
 }
 
