@@ -297,10 +297,12 @@ std::string learning_table(const std::vector<Group>& groups) {
                         with_interval(group.metric("learning.held_out_improved"), 2));
   }
   if (rows.empty()) return "";
-  return "\n## Learning\n\nLoss at the result over loss at the start, as geometric mean over what "
-         "was "
-         "learned (blocks, sites or the model): on the training tokens, and on sequences that "
-         "nothing was learned from; and the share of these whose held-out loss fell.\n\n"
+  return "\n## Learning\n\nAt the result over the start, as geometric mean over what was learned "
+         "(blocks, sites or the model): the loss on the training tokens, and the error on "
+         "sequences "
+         "that nothing was learned from; and the share of these whose held-out error fell. The "
+         "held-out error is the loss itself for blocks and for the model, the rounding error of "
+         "the site's output where a rotation is learned site by site.\n\n"
          "| method | widths | steps | tokens | training ratio | held-out ratio | improved |\n"
          "|---|---|---|---|---|---|---|\n" +
          rows;

@@ -4,11 +4,12 @@
 // quantized stream, by AdamW without decay at a constant rate, on the block's output error.
 //
 // The published code can learn scales beside them (LET). Here this is `let`: the divisors s of
-// activations that the plan folds at attn_in, mlp_in and mlp_out move too, from where they stand;
-// what else LET has (shifts, scales of queries and keys and of the values) is left out. As
-// published the numbers learned are s, not the factors 1/s, and are kept from zero by kLeastScale.
-// Published code keeps their size above it and lets the sign change; here they stay positive: a
-// negative one would turn rows of the weights that it is folded into, under learned clip factors.
+// activations that the plan folds at attn_in, mlp_in and mlp_out move too, from where they stand
+// (mlp_out's, folded into up_proj, is ours); what else LET has (shifts, scales of queries and keys
+// and of the values) is left out. As published the numbers learned are s, not the factors 1/s, and
+// are kept from zero by kLeastScale. Published code keeps their size above it and lets the sign
+// change; here they stay positive: a negative one would turn rows of the weights that it is folded
+// into, under learned clip factors.
 #pragma once
 
 #include "ruquant/base/fields.hpp"

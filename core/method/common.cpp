@@ -12,7 +12,7 @@ namespace ruq {
 namespace {
 
 constexpr double kSmallestMaximum = 1e-5;
-constexpr double kSmallestScale = 0.01;
+constexpr double kSmallestOwnScale = 1e-5;  // of SmoothQuant's own code
 
 // The linear whose weight decides the smoothing scale of a site.
 Linear key_linear(SiteKind kind) {
@@ -53,12 +53,24 @@ void bind(Fields& fields, SmoothingOptions& options, const std::string& prefix) 
 
 template <class S>
 Vector<double> smoothing_scale(const Vector<double>& activation_maxima, const Matrix<S>& weight,
-                               double alpha) {
+                               double alpha, double floor) {
   const Vector<double> a = activation_maxima.cwiseMax(kSmallestMaximum);
   const Vector<double> w =
       weight.cwiseAbs().colwise().maxCoeff().transpose().template cast<double>().cwiseMax(
           kSmallestMaximum);
-  return (a.array().pow(alpha) / w.array().pow(1 - alpha)).max(kSmallestScale).matrix();
+  return (a.array().pow(alpha) / w.array().pow(1 - alpha)).max(floor).matrix();
+}
+
+// The scale of a site behind a norm as SmoothQuant's own code has it.
+template <class S>
+Vector<double> own_scale(CalibrationSession<S>& session, const Site& site,
+                         const Vector<double>& activation_maxima, double alpha) {
+  RowVector<S> largest = RowVector<S>::Zero(activation_maxima.size());
+  for (const Linear linear : linears_of(site.kind)) {
+    const Matrix<S>& weight = session.weight(site.layer, linear);
+    largest = largest.cwiseMax(weight.cwiseAbs().colwise().maxCoeff()).eval();
+  }
+  return smoothing_scale<S>(activation_maxima, largest, alpha, kSmallestOwnScale);
 }
 
 template <class S>
@@ -68,6 +80,12 @@ void smooth(CalibrationSession<S>& session, const SmoothingOptions& options, Pla
   const ChannelMaxima& maxima = session.channel_maxima();
   for (const Site& site : session.sites()) {
     const auto layer = static_cast<std::size_t>(site.layer);
+    if (options.behind_norms) {
+      if (!has_norm(site.kind)) continue;
+      plan.layers[layer][site.kind].folded.append(Scale<double>{
+          own_scale(session, site, maxima[layer][site.kind], *options.alpha).cwiseInverse()});
+      continue;
+    }
     const Vector<double> scale =
         smoothing_scale(maxima[layer][site.kind], session.weight(site.layer, key_linear(site.kind)),
                         *options.alpha);
@@ -190,8 +208,10 @@ void check_rounds(const std::string& key, const std::string& found, const QuantS
       key, found, to_string(quant.widths()));
 }
 
-template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<float>&, double);
-template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<double>&, double);
+template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<float>&, double,
+                                        double);
+template Vector<double> smoothing_scale(const Vector<double>&, const Matrix<double>&, double,
+                                        double);
 #define RUQ_INSTANTIATE(S)                                                      \
   template void smooth(CalibrationSession<S>&, const SmoothingOptions&, Plan&); \
   template Vector<double> fused_gain(CalibrationSession<S>&, const Site&);      \

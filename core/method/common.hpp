@@ -11,20 +11,24 @@ namespace ruq {
 
 /// SmoothQuant's per-channel scales (arXiv 2211.10438; specification §1.5): with a_j the largest
 /// |activation| and w_j the largest |weight| of channel j, s_j = a_j^α / w_j^{1−α}, floored at
-/// 0.01, x_j ← x_j / s_j. Only the weight of q_proj (attn_in) and up_proj (mlp_in) counts.
+/// 0.01, x_j ← x_j / s_j. As RUQuant's and DuQuant's codes have it, every site is smoothed, and
+/// only the weight of q_proj (attn_in) and up_proj (mlp_in) counts.
 struct SmoothingOptions {
   std::optional<double> alpha;
   /// attn_out under grouped-query attention: `online` divides at run time, as the RUQuant and
   /// DuQuant codes do; `shared` takes one scale for all query heads of a group and folds it into
   /// v_proj.
   std::string grouped = "online";
+  /// As SmoothQuant's own code has it: behind the norms alone, w_j over all linears there, s_j
+  /// floored at 1e-5.
+  bool behind_norms = false;
 };
 void bind(Fields& fields, SmoothingOptions& options, const std::string& prefix = "");
 
 /// s of one site: [width], before it is shared over a group of heads.
 template <class S>
 Vector<double> smoothing_scale(const Vector<double>& activation_maxima, const Matrix<S>& weight,
-                               double alpha);
+                               double alpha, double floor = 0.01);
 
 /// Sets the folded (or online) scales of every site of the session. Nothing without alpha.
 template <class S>

@@ -4,8 +4,9 @@
 //
 // No official code was found. Confirmed of the paper are the two rotations and that they are Givens
 // products; the angle of ART and the online Kronecker form are reported by others. Which planes are
-// turned, the token that represents a site, the ramp that URT aims at, and all of what is done with
-// several tokens or with massive tokens apart is derived here, and the plan says so. For ablations
+// turned, the token that represents a site, what each Kronecker factor is fitted to, the ramp that
+// URT aims at, and all of what is done with several tokens or with massive tokens apart is derived
+// here, and the plan says so; `mean_to_ones` is an addition of ours. For ablations
 // `art` and `urt` switch the rotations, and `art_tokens` says which outliers ART sees.
 #include <algorithm>
 #include <string>
@@ -109,6 +110,13 @@ void note_derived(const SingleQuantOptions& o, Plan& plan) {
     plan.note_fallback(
         "URT: n-1 turns to an equal-norm ramp, 2(n-1) where those cannot, are derived");
   }
+  if (o.layout == "kronecker" && (o.art || o.urt)) {
+    plan.note_fallback(several ? "factors: the right one from the rows of all grids, then the left "
+                                 "one from the columns, is derived"
+                               : "factors: row and column of the peak for ART, leading singular "
+                                 "vectors for URT, are derived");
+  }
+  if (o.mean_to_ones) plan.note_fallback("the reflection of the mean to ones is ours");
 }
 
 Vector<double> representative(const Matrix<double>& rows, const SingleQuantOptions& o) {

@@ -14,6 +14,8 @@ from analysis.load import OPTIONAL_RUNS  # noqa: E402
 
 WINDOWS = 8
 SEEDLESS = ("rtn", "smoothquant")
+BLOCK_LEARNERS, SITE_LEARNERS = ("ruquant", "spinquant"), ("infoquant", "learned_rotation")
+ROUNDING_LEARNERS = ("uniquanf", "flexround")
 LAYERS = (0, 10, 20, 29)
 KINDS = ("attn_in", "attn_out", "mlp_in", "mlp_out")
 WIDTHS = {"W4A4-Q4K4V4": 1.0, "W6A6-Q6K6V6": 0.05}
@@ -42,8 +44,9 @@ RUQUANT_DEFAULTS = {"method.preset": "official", "method.rotation": "composite",
 
 
 def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32, tokens=16,
-             samples=True, sites=("10.mlp_in",), bins=False, tasks=()) -> Path:
-    """A run with every combination of design, widths and seeds; seedless methods run once."""
+             samples=True, sites=("10.mlp_in",), bins=False, tasks=(), prefix="t") -> Path:
+    """A run with every combination of design, widths and seeds; seedless methods run once. With
+    another prefix of trials it adds to a run."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.yaml").write_text("about: fabricated for tests\nsweep: {}\n")
@@ -53,12 +56,15 @@ def make_run(folder, design=DESIGN, seeds=(1, 2, 3), widths=WIDTHS, channels=32,
         for name, factor in widths.items():
             for seed in seeds if method not in SEEDLESS else (0,):
                 rng = np.random.default_rng([len(ids), seed])
-                ids.append(f"t{len(ids):03d}")
+                ids.append(f"{prefix}{len(ids):03d}")
                 data = results(ids[-1], method, settings, name, seed, keys)
                 add_loss(data, loss * factor, float_windows, rng)
                 add_sites(data, loss, rng)
-                if method == "ruquant":
+                if method in BLOCK_LEARNERS or settings.get("quant.rounding") in ROUNDING_LEARNERS:
                     add_learning(data, rng)
+                if method in SITE_LEARNERS:
+                    add_site_learning(data, rng)
+                add_weights(data)
                 for number, task in enumerate(tasks):
                     add_task(data, task, 0.25 / (1 + loss * factor) + 0.04 * number, rng)
                 write_trial(folder / ids[-1], data)
@@ -98,6 +104,36 @@ def add_learning(data, rng, blocks=4) -> None:
     data["learning"].append(record("layers.0.attn_in"))
     data["metrics"] |= {"learning.share": 0.5, "learning.steps": 24.0 * blocks,
                         "learning.tokens": 6144.0 * blocks, "learning.held_out_ratio": 0.9}
+
+
+def add_site_learning(data, rng, sites=6) -> None:
+    """A record a site whose held-out error falls to about eight tenths, unless no step was asked
+    for, with made-up measures of its gradient."""
+    steps = int(data["config"].get("method.steps", "30"))
+    data["learning"] = [{
+        "where": f"layers.{site}.attn_in", "optimizer": "cayley sgd", "objective": "made up",
+        "initial_loss": 1.0, "final_loss": 0.7, "held_out_initial": 2.0,
+        "held_out_final": 2.0 * float(0.8 + 0.05 * rng.standard_normal()) if steps else 2.0,
+        "steps": steps, "evaluations": steps, "tokens": 128 * steps, "termination": "",
+        "details": {"gradient_noise_start": float(rng.uniform(0.5, 2)),
+                    "gradient_noise_end": float(rng.uniform(2, 6)),
+                    "kept_promise_start": float(rng.normal(1, 0.1)),
+                    "kept_promise_end": float(rng.normal(0.9, 0.1)),
+                    **({"loss_total_variation_over_drop": float(rng.uniform(3, 9))} if steps
+                       else {})}} for site in range(sites)]
+    data["metrics"] |= {"learning.steps": float(steps * sites),
+                        "learning.tokens": 128.0 * steps * sites}
+    if steps:
+        data["metrics"] |= {"learning.share": 1.0, "learning.held_out_ratio": 0.8}
+
+
+def add_weights(data) -> None:
+    """Made-up bits of a weight, a size, and how far UniQuanF's deployed weights are off."""
+    rounding = data["config"].get("quant.rounding", "")
+    bits = int(data["widths"][1:data["widths"].index("A")]) + 0.05 + 0.5 * (rounding == "septq")
+    data["metrics"] |= {"weight.effective_bits": bits, "weight.mib": 12.5 * bits}
+    if rounding == "uniquanf":
+        data["metrics"]["weight.unification_error"] = 3e-16
 
 
 def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:
@@ -177,7 +213,7 @@ def write_trial(folder, data, status="done") -> None:
     (folder / "results.json").write_text(json.dumps(data))
     pace = 1 + 3 * len(data["method"]) + 0.2 * data["seed"]
     timing = {"plan_seconds": pace, "plan_cpu_seconds": 1.5 * pace, "apply_seconds": 2.0,
-              "evaluate_seconds": 30.0, "total_seconds": 41.0,
+              "rounding_seconds": 0.5, "evaluate_seconds": 30.0, "total_seconds": 41.0,
               "peak_memory_mib": 1800 + 9 * pace, "threads": 2}
     (folder / "timing.json").write_text(json.dumps(timing))
 
@@ -272,8 +308,10 @@ def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
     write_trends(folder / "ablations")
     levels = [("ruquant", {"quant.rounding": "rtn", "quant.activation_levels": name}, loss)
               for name, loss in LEVELS.items()]
-    make_run(folder / "mechanisms", design(["rtn", "quarot", "ruquant"]) + levels, seeds[:3],
-             {"W4A4-Q4K4V4": 1.0} | WEIGHT_WIDTHS, samples=False)
+    rotated = [("singlequant", {"method.urt": urt}, 2.0) for urt in ("true", "false")] + \
+        [("infoquant", {"method.steps": steps}, 1.5) for steps in ("0", "40")]
+    make_run(folder / "mechanisms", design(["rtn", "quarot", "ruquant"]) + levels + rotated,
+             seeds[:3], {"W4A4-Q4K4V4": 1.0} | WEIGHT_WIDTHS, samples=False)
     write_trends(folder / "mechanisms")
     make_run(folder / "sites", [(method, {}, losses[method]) for method in BASELINES], seeds,
              {"W4A4-Q4K4V4": 1.0}, sites=("10.attn_in", "10.mlp_out"), bins=True)
@@ -282,6 +320,7 @@ def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
     make_run(folder / "tasks", [(method, {}, losses[method]) for method in BASELINES],
              tasks=("piqa", "arc_easy"), **small)
     write_construction(folder / "construction")
+    write_roundings(folder / "construction")
     for name in OPTIONAL_RUNS:
         make_run(folder / name, [(method, {}, losses[method]) for method in BASELINES], **small)
     return folder
@@ -295,4 +334,15 @@ def write_construction(folder) -> None:
             for method, work in (("ruquant", 40), ("duquant", 90)) for width in (576, 1536, 4096)]
     (folder / "construction.json").write_text(json.dumps({
         "format": "ruquant-construction", "format_version": 1,
+        "machine": {"cpu": "made-up CPU", "threads": 1}, "rows": rows}))
+
+
+def write_roundings(folder) -> None:
+    rows = [{"rounding": name, "what": what, "bits": bits, "rows": size, "columns": 32,
+             "bytes": size * 32 * bits / 8.0 + extra, "floor_seconds": 1e-6,
+             "seconds": [size * 1e-5 * (1 + 0.02 * i) for i in range(5)]}
+            for bits in (4, 3) for size in (32, 64) for name, what, extra in
+            (("rtn", "round", 256), ("uniquanf", "step", 512), ("flexround", "step", 256))]
+    (folder / "roundings.json").write_text(json.dumps({
+        "format": "ruquant-rounding", "format_version": 1,
         "machine": {"cpu": "made-up CPU", "threads": 1}, "rows": rows}))

@@ -48,5 +48,7 @@ inline const std::string kArtDerived =
     "ART: the angle is reported of the paper; planes and representative are derived";
 inline const std::string kUrtDerived =
     "URT: n-1 turns to an equal-norm ramp, 2(n-1) where those cannot, are derived";
+inline const std::string kFactorsDerived =
+    "factors: row and column of the peak for ART, leading singular vectors for URT, are derived";
 
 }  // namespace ruq::test

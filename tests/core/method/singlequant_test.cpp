@@ -23,6 +23,10 @@ const std::string kUrtReflection = "URT: one reflection to an equal-norm ramp is
 const std::string kArtSeveral =
     "ART of several tokens: quartimax turns are derived, not the paper's";
 const std::string kUrtSeveral = "URT of several tokens: Procrustes steps to ramps are derived";
+const std::string kFactorsSeveral =
+    "factors: the right one from the rows of all grids, then the left one from the columns, is "
+    "derived";
+const std::string kOnes = "the reflection of the mean to ones is ours";
 
 TEST_CASE("singlequant obeys the laws of methods") { check_method_laws("singlequant"); }
 
@@ -32,7 +36,7 @@ TEST_CASE("in blocks, through the quantized prefix") {
 }
 
 TEST_CASE("one map a site, of a mean, by a reflection, and the mean to ones") {
-  check_method_laws("singlequant", claims({kUrtReflection}, false),
+  check_method_laws("singlequant", claims({kUrtReflection, kOnes}, false),
                     {{"layout", "full"},
                      {"art", "false"},
                      {"urt_form", "reflection"},
@@ -41,7 +45,8 @@ TEST_CASE("one map a site, of a mean, by a reflection, and the mean to ones") {
 }
 
 TEST_CASE("from several tokens, as factors and in shared blocks") {
-  check_method_laws("singlequant", claims({kArtSeveral, kUrtSeveral}), {{"fit", "tokens"}});
+  check_method_laws("singlequant", claims({kArtSeveral, kUrtSeveral, kFactorsSeveral}),
+                    {{"fit", "tokens"}});
   check_method_laws("singlequant", claims({kArtSeveral, kUrtSeveral}, false),
                     {{"fit", "tokens"}, {"layout", "block"}, {"share_blocks", "true"}});
 }
@@ -135,7 +140,8 @@ std::string split_line(const std::string& tokens, const std::string& ratio) {
 TEST_CASE("ART of massive or of ordinary tokens is one more step, and the laws hold") {
   // On these tensors every second token lies above the median peak.
   for (const std::string tokens : {"massive", "ordinary"}) {
-    check_method_laws("singlequant", claims({kArtDerived, split_line(tokens, "1"), kUrtDerived}),
+    check_method_laws("singlequant",
+                      claims({kArtDerived, split_line(tokens, "1"), kUrtDerived, kFactorsDerived}),
                       {{"art_tokens", tokens}, {"massive_ratio", "1"}});
     const WalkedSite walked = walk_one_site("singlequant", "multi-head",
                                             {{"art_tokens", tokens}, {"massive_ratio", "1"}});
@@ -175,7 +181,7 @@ TEST_CASE("without massive tokens ART sees all, and the plan names the sites") {
                    "layers.1.mlp_out: no massive tokens, ART of all") == 1);
   CHECK(std::count(plan.fallbacks.begin(), plan.fallbacks.end(), split_line("massive", "1000")) ==
         1);
-  CHECK(plan.fallbacks.size() == 3 + 8);
+  CHECK(plan.fallbacks.size() == 4 + 8);
 }
 
 TEST_CASE("with neither rotation nothing is turned, and nothing is said to be derived") {

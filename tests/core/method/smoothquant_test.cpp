@@ -42,6 +42,31 @@ TEST_CASE("at alpha 1/2 the largest activation and weight of a channel become eq
   }
 }
 
+TEST_CASE("its own code smooths behind the norms, by the largest weight of all linears there") {
+  for (const char* shape : {"multi-head", "grouped", "biases"}) {
+    check_method_laws("smoothquant",
+                      {.moved = {SiteKind::attn_in, SiteKind::mlp_in},
+                       .rotates_queries_and_keys = false,
+                       .random = false},
+                      {{"preset", "official"}});
+    TinyBench<double> bench(tiny_config(shape));
+    const Plan plan =
+        bench.plan(*small_method("smoothquant", {{"preset", "official"}}), quant_settings());
+    for (const SiteKind kind : {SiteKind::attn_in, SiteKind::mlp_in}) {
+      const auto transform = site_transform(plan, bench.model.config, {1, kind});
+      Matrix<double> activation = bench.session.channel_maxima()[1][kind].transpose();
+      transform.apply(activation);
+      RowVector<double> weight = RowVector<double>::Zero(activation.cols());
+      for (const Linear linear : linears_of(kind)) {
+        Matrix<double> largest = bench.session.weight(1, linear).cwiseAbs().colwise().maxCoeff();
+        transform.apply_dual(largest);
+        weight = weight.cwiseMax(largest.row(0)).eval();
+      }
+      CHECK(relative_error(activation, Matrix<double>(weight)) < 1e-12);
+    }
+  }
+}
+
 TEST_CASE("alpha 1 divides by the largest activation alone") {
   TinyBench<double> bench(tiny_config("multi-head"));
   const Plan plan =
