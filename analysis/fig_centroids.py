@@ -120,9 +120,17 @@ def _draw_line(panel, name, kind, group, side, sides, look, label) -> list:
              "half95_over_seeds": interval.half} for place, interval in zip(places, intervals)]
 
 
-def _site_order(site: str) -> tuple:
-    layer, _, kind = site.rpartition(".")
-    return (list(KINDS).index(kind) if kind in KINDS else len(KINDS), int(layer))
+def _site_words(sites) -> str:
+    """attention input (q, k, v) of layers 0, 4: kinds with equal layers joined."""
+    layers = {}
+    for site in sites:
+        layer, _, kind = site.rpartition(".")
+        layers.setdefault(kind, set()).add(int(layer))
+    kinds = {}
+    for kind in [*(kind for kind in KINDS if kind in layers), *sorted(set(layers) - set(KINDS))]:
+        kinds.setdefault(tuple(sorted(layers[kind])), []).append(KINDS.get(kind, kind))
+    return "; ".join(f"{', '.join(names)} of layers {', '.join(map(str, own))}"
+                     for own, names in kinds.items())
 
 
 def _caption(run: Run, found) -> str:
@@ -132,9 +140,9 @@ def _caption(run: Run, found) -> str:
             if all(np.array_equal(s["before"]["shift"], s["after"]["shift"], equal_nan=True)
                    for s in bins.values())]
     plain = f"No transform: {', '.join(same)}. " if same else ""
-    sites = sorted({site for trial in trials for site in trial.bins()}, key=_site_order)
+    sites = {site for trial in trials for site in trial.bins()}
     return ("Entries of held-out tokens in the bins of the activation quantizer, layers pooled by "
-            f"kind of site ({', '.join(sites)}). Top: centroid of a bin over its midpoint, in "
+            f"kind of site ({_site_words(sites)}). Top: centroid of a bin over its midpoint, in "
             "steps, without the outermost bins, where the range ends; zero is where the midpoint "
             "is the best level. Middle: density of the place inside a bin, over all bins but the "
             "outermost; one is uniform. Bottom: use of the codes. Line: mean over seeds; shade: "

@@ -31,7 +31,7 @@ def two_lines(widths: str) -> str:
 
 
 # Words that an axis departs from: the published method, and the plainest quantizer.
-STANDARD = ("official", "composite", "zigzag", "init", "rtn", "midpoint", "adamw")
+STANDARD = ("official", "duquant", "composite", "zigzag", "init", "rtn", "midpoint", "adamw")
 
 
 def tie_order(value: str) -> tuple:
@@ -92,17 +92,42 @@ def clip_words(clips: dict, between: str) -> list:
 # Settings whose keys say little by themselves: words with the value in place of {}, and switches.
 WORDS = {"quant.rounding": "{} rounding", "quant.activation_levels": "{} levels",
          "quant.septq.kept_percent": "keeps {} %", "quant.septq.mask_scope": "mask {}",
-         "quant.weight.rule": "weights by {}", "method.block_size": "B={}",
+         "quant.gptq.damping": "damping {}", "quant.uniquanf.mapping": "{} mapping",
+         "quant.uniquanf.mapping_period": "codes anew every {} steps",
+         "quant.weight.group_size": "groups of {}", "method.block_size": "B={}",
          "calibration.windows": "{} windows", "method.learning_windows": "learns from {} windows",
-         "method.finetune_optimizer": "tuned by {}", "method.finetune_iterations": "{} iterations"}
-SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order"}
+         "method.finetune_optimizer": "tuned by {}", "method.finetune_iterations": "{} iterations",
+         "method.finetune_evaluations": "{} evaluations", "method.art_tokens": "ART of {} tokens",
+         "method.fit": "fitted to {}", "method.urt_form": "URT by {}"}
+SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order",
+            "method.art": "ART", "method.urt": "URT", "method.learn_clips": "learned clips",
+            "method.weights_in_learning": "rounded weights in learning"}
+# Rules of the grid of weights; the second's range holds zero.
+GRIDS = {"omniquant": "min-max", "quarot_weight": "min-max with zero"}
+
+
+def grid_words(config: dict) -> str:
+    """The grid of weights: searched, groups of 64. What is searched is the range around zero."""
+    rule = config.get("quant.weight.rule", "omniquant")
+    words = ["searched" if config.get("quant.weight.search") == "true" else GRIDS.get(rule, rule)]
+    for key, plain, phrase in (("quant.weight.clip_ratio", "1", "clipped at {}"),
+                               ("quant.weight.group_size", "0", "groups of {}")):
+        if config.get(key, plain) != plain:
+            words.append(phrase.format(config[key]))
+    return ", ".join(words)
 
 
 def _setting_words(key: str, value: str) -> str:
     name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
     name = SWITCHES.get(key, name)
+    if (key, value) == ("method.preset", "duquant"):
+        return "as duquant smooths"
     if key in ("method.preset", "method.rotation", "method.partition"):
         return value
+    if key == "quant.weight.rule":
+        return f"{GRIDS.get(value, value)} grid"
+    if (key, value) == ("quant.weight.group_size", "0"):
+        return "no groups"
     if key in WORDS:
         return WORDS[key].format(value)
     if key == "method.smoothing" and number(value) is not None:

@@ -29,10 +29,16 @@ WINDOW_KEYS = ("nll", "nll_float")
 OPTIONAL_RUNS = ("wikitext2", "articles", "paper_schedules")
 
 
+# Records of benchmarks of the same kind: name → file in the folder of the runs.
+OPTIONAL_FILES = {"roundings": Path("construction") / "roundings.json"}
+
+
 def lacking_optional(folder, names) -> list:
-    """Those of the names whose runs the study can do without, and does: no trial of theirs has come
-    to an end, well or badly."""
-    return [name for name in names if name in OPTIONAL_RUNS and not _has_ended(Path(folder) / name)]
+    """Those of the names whose runs or records the study can do without, and does: there is no file,
+    or no trial of theirs has come to an end, well or badly."""
+    return [name for name in names
+            if name in OPTIONAL_RUNS and not _has_ended(Path(folder) / name)
+            or name in OPTIONAL_FILES and not (Path(folder) / OPTIONAL_FILES[name]).exists()]
 
 
 def _has_ended(folder: Path) -> bool:

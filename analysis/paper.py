@@ -23,7 +23,8 @@ if __package__ in (None, ""):
 from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  # noqa: E402
                       fig_construction, fig_cost, fig_learning, fig_levels, fig_loss_by_method,
                       fig_overview, fig_sensitivity, fig_site_error, fig_spread, fig_tasks,
-                      fig_trends, fig_uniformity, paper_tables, published, style, tables)
+                      fig_trends, fig_uniformity, paper_tables, published, rounding_costs, style,
+                      tables)
 from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
 from analysis.load import lacking_optional, load_run  # noqa: E402
 from analysis.runs import RunError  # noqa: E402
@@ -109,10 +110,12 @@ TABLES = (
           partial(paper_tables.roundings, name="rounding_rotated")),
     Entry("second_model", ("second_model",), _with_name(
         lambda run: tables.by_widths(run, "", NATS, tables.loss_cell), "second_model")),
+    Entry("rounding_costs", ("roundings",), rounding_costs.table),
     Entry("tasks", ("tasks",), tables.tasks),
     Entry("tasks_compared", ("tasks",), tables.tasks_compared),
     Entry("wikitext2", ("wikitext2",), partial(paper_tables.perplexity_and_loss, name="wikitext2")),
-    Entry("schedules", ("paper_schedules", "baselines"), tables.schedules),
+    Entry("schedules", ("paper_schedules",), tables.schedules),
+    Entry("site_rotations", ("mechanisms",), paper_tables.site_rotations),
     Entry("published_perplexity", (), lambda: published.perplexities(published.load())),
     Entry("published_tasks", (), lambda: published.accuracies(published.load())),
     Entry("published_claims", (), lambda: published.times(published.load())),
@@ -137,13 +140,17 @@ class Runs:
     def get(self, name):
         if name not in self.known:
             try:
-                load = fig_construction.load if name == "construction" else load_run
-                self.known[name] = load(self.folder / name)
+                self.known[name] = self._load(name)
             except (RunError, OSError) as error:
                 self.known[name] = error
         if isinstance(self.known[name], Exception):
             raise self.known[name]
         return self.known[name]
+
+    def _load(self, name):
+        if name == "roundings":
+            return rounding_costs.load(self.folder)
+        return (fig_construction.load if name == "construction" else load_run)(self.folder / name)
 
 
 def build(runs_folder, out) -> tuple:

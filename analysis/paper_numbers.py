@@ -5,16 +5,20 @@
 Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as W4A4-Q4K4V4:
 
     preview                                    where any run rests on too few seeds; may be empty
-    processor-hours                            that the trials of all runs took, by their clocks
-    trials                                     of all runs, one that several share counted once
+    processor-hours                            that the trials took, by their clocks and threads
+    trials                                     of all runs; one that several share counts once in both
     run.trials .seeds .model .note .text .windows .window_tokens .tokens .build .backend
     run.float.loss .perplexity                 of the float model on the run's windows
     run.loss.variant.rounding.widths           nats per token over float, with its interval
     run.perplexity.variant.rounding.widths
+    run.lost.variant.rounding.widths           how many seeds diverged, where some did
     run.seconds.variant                        of processors to draw up the plan at DEPTHS[0]
+    run.held-out.variant.widths                held-out error after learning over that before
     run.word.variant.other.rounding.widths     what may be said of their paired difference, and
     run.difference.variant.other.rounding.widths                 that difference with its interval
+    run.gptq.word.variant.widths .difference   GPTQ against rounding to nearest
     run.trends .confirmed .contradicted .unresolved .no-data    counts of expectations
+    run.by-margin                              of those confirmed, how many are by a margin alone
     run.trend.claim                            verdict on one; `claim` as slug() spells it
     sites.measure.method.kind                  of single sites, as fig_uniformity names measures
     sites.measure.gaussian.narrow .wide        of Gaussian tokens, of the narrowest and widest site
@@ -22,19 +26,48 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.levels.method.choice.minus      and its difference to midpoints
     mechanisms.levels.method.clipped           midpoints of a grid that is clipped as in baselines
     mechanisms.levels.method.clipped.choice.minus                the other levels against these
+    mechanisms.levels.weights.method.choice .minus               the same of weights, min-max grids
+    mechanisms.learned.name.loss .held-out .noise-start .noise-end .promise-start .promise-end
+        .variation .start.word .start.difference .art.word .art.difference
+                                               of LEARNED (mechanism_numbers): against its start, and
+                                               against SingleQuant's first rotation
+    mechanisms.learned.least                   the objective with the least held-out site error
+    mechanisms.singlequant.part .part.minus    loss, and difference to all of it; SINGLEQUANT_PARTS
+    mechanisms.singlequant.no-massive          sites without massive tokens
+    mechanisms.tuning.name.evaluations .tokens (of a block) .improved (percent of blocks) .held-out
+                                               TUNED, and optimized
+    mechanisms.rounding.name.widths            with loss, bits, mib, seconds or held-out in front of
+                                               the name; ROUNDINGS
+    mechanisms.rounding.word.name.other.widths .difference       ROUNDING_PAIRS
+    mechanisms.rounding.unification            the most that UniQuanF's deployed weights are off
+    mechanisms.reading.name.word .difference   other readings of single steps
+    weight_only.minus-rtn.rounding.widths      against rounding to nearest, weight_only.bits likewise;
+                                               rounding-N: with N calibration windows
     second_model.blocks.method.size.widths     loss at other block sizes, where these were varied
-    baselines.order.widths.model               pairs of methods in the published order of a model
+    second_model.blocks.word.method.size.widths .difference      against QuaRot
+    baselines.order.widths.model               pairs of methods in the published order of a model,
+    baselines.told.widths.model                how many of these are told apart,
+    baselines.reversed.widths.model            how many are told apart the other way round, and
+    baselines.reversed-pairs.widths.model      which
     ablations.default .default.seeds .changes .changes.seeds .changes.below .changes.lower
                                                the default, single changes of it, their fewest
                                                seeds, how many have a lower mean, and how many
                                                are said to be lower
-    ablations.rotation.value.minus             another block map against the default's
+    ablations.minus.option.value               a change of one option against the default
+    ablations.tuned-paper.word .difference     tuned reflections of preset paper against official
+    paper_schedules.learners                   that were run on both schedules
     paper_schedules.held-out.learner           error after learning over that before, in the part that
-    paper_schedules.held-out.learner.short     was run, and what baselines reach in the same places
+    paper_schedules.held-out.learner.short     was run, and on the short schedule; both are there or none
     paper_schedules.hours.learner              processor hours of the whole model, extrapolated;
                                                `learner` is a variant or a rounding that learns
     tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
     tasks.kept-above-chance.variant.widths     an interval over items
+    roundings.kib.rounding.bits .ms .shape     of one matrix, as ruq_rounding_bench times it
+    construction.singlequant                   seconds to construct its maps of all sites of a model
+    construction.times.schedule .alone         what SpinQuant takes on a schedule (short, paper) over
+                                               SingleQuant, in whole and for these maps alone
+    published.speed.method                     how many times as fast as SpinQuant
+    published.kept.method.widths               percent of the float model's accuracy
 
 An interval is the wider of the 95 % t-intervals over seeds and over windows.
 """
@@ -43,15 +76,20 @@ import argparse
 import math
 import re
 import sys
+from collections import Counter
 from pathlib import Path
+
+import numpy as np
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import (compare, departures, fig_levels, fig_tasks, fig_uniformity,  # noqa: E402
-                      published, stats, style, tables)
+from analysis import (compare, departures, fig_construction, fig_levels, fig_tasks,  # noqa: E402
+                      fig_uniformity, mechanism_numbers, phrases, published, rounding_costs, stats,
+                      style, tables)
 from analysis.fig_site_error import KINDS  # noqa: E402
-from analysis.load import OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
+from analysis.labels import GRIDS, WEIGHTS, grid_words, width_family  # noqa: E402
+from analysis.load import OPTIONAL_FILES, OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
 
 RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_model", "tasks",
@@ -60,11 +98,17 @@ RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_
 LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2", "articles")
 COMPARED = ("ruquant", "ruquant-finetuned")
 DEPTHS = ("W4A4-Q4K4V4", "W4A4-Q16K16V16", "W6A6-Q6K6V6")  # at which comparisons are written
+# Others that are compared, at all widths.
+PAIRS = (("quarot", "duquant"), ("quarot-unsmoothed", "duquant"), ("duquant-lwc", "duquant"),
+         ("spinquant", "quarot-unsmoothed"), ("infoquant", "quarot-unsmoothed"),
+         ("smoothquant", "omniquant"), ("smoothquant", "rtn"))
 
 # variant → options of its trials; those that a method does not have are no obstacle. A group that
 # departs from the most common settings of its method in any other option is no variant.
 VARIANTS = {
-    "rtn": {}, "smoothquant": {}, "singlequant": {}, "omniquant": {},
+    "rtn": {}, "singlequant": {}, "omniquant": {},
+    "smoothquant": {"method.preset": "duquant"},
+    "smoothquant-official": {"method.preset": "official"},
     "quarot": {"method.smoothing": "0.6"}, "quarot-unsmoothed": {"method.smoothing": "none"},
     "infoquant": {}, "spinquant": {}, "flatquant": {},
     "duquant": {"method.lwc": "false"}, "duquant-lwc": {"method.lwc": "true"},
@@ -72,48 +116,43 @@ VARIANTS = {
     "ruquant-finetuned": {"method.global_reflection": "finetuned"},
 }
 
-NAMED = ("quant.rounding", *{key: None for options in VARIANTS.values() for key in options})
-
-WORDS = {
-    "lower": "a lower loss than", "higher": "a higher loss than",
-    "not separated": "a loss that is not told apart from that of",
-    "lower on this seed only": "a lower loss, on the one seed measured, than",
-    "higher on this seed only": "a higher loss, on the one seed measured, than",
-    "diverged": "no loss to compare, having diverged, with",
-}
-
+ROUNDED_IN_LEARNING = "method.weights_in_learning"
+NAMED = ("quant.rounding", ROUNDED_IN_LEARNING,
+         *{key: None for options in VARIANTS.values() for key in options})
 
 def slug(claim: str) -> str:
     """Zigzag beats blocks! → zigzag-beats-blocks: letters and digits joined by hyphens."""
     return "-".join(re.findall(r"[a-z0-9]+", claim.lower()))
 
 
-def numbers(runs: dict) -> dict:
-    """name → Run to key → text, before escaping."""
-    found = {"preview": _preview(runs.values()), "processor-hours": _processor_hours(runs.values()),
-             "trials": f"{len({t.trial for run in runs.values() for t in run.trials}):,}"}
+def numbers(runs: dict, construction=None, roundings=None) -> dict:
+    """name → Run, and the records of benchmarks, to key → text, before escaping."""
+    trials = {trial.trial: trial for run in runs.values() for trial in run.trials}
+    found = {"preview": _preview(runs.values()), "trials": f"{len(trials):,}",
+             "processor-hours": _processor_hours(trials.values()), **_published()}
     for name, run in runs.items():
         own = {**_inputs(run), **_trends(run)}
         if name in LOSS_RUNS:
             own |= _losses(run)
-        if name == "baselines":
-            own |= _published_orders(run)
-        if name == "second_model":
-            own |= _block_sizes(run)
-        if name == "sites":
-            own |= _sites(run)
-        if name == "mechanisms":
-            own |= _levels(run)
-        if name == "tasks":
-            own |= _accuracies(run)
-        if name == "ablations":
-            own |= _changes(run)
+        for make in OF_RUN.get(name, ()):
+            own |= make(run)
         found |= {f"{name}.{key}": text for key, text in own.items()}
     if {"mechanisms", "baselines"} <= runs.keys():
         found |= _clipped_levels(runs["mechanisms"], runs["baselines"])
-    if {"paper_schedules", "baselines"} <= runs.keys():
-        found |= _schedules(runs["paper_schedules"], runs["baselines"])
+    if construction and {"sites", "baselines"} <= runs.keys():
+        found |= _construction_times(construction, runs)
+    if roundings:
+        found |= {f"roundings.{key}": text for key, text in
+                  rounding_costs.numbers(roundings).items()}
     return found
+
+
+def _published() -> dict:
+    known = published.load()
+    return {**{f"published.speed.{n.method}": f"{n.value:,.0f}" for n in known
+               if n.measure == published.SPEED},
+            **{f"published.kept.{n.method}.{n.setting}": n.text for n in known
+               if n.measure == published.KEPT}}
 
 
 def _preview(runs) -> str:
@@ -122,9 +161,8 @@ def _preview(runs) -> str:
     return min(marks, key=lambda mark: int(re.search(r"\d+", mark)[0]), default="")
 
 
-def _processor_hours(runs) -> str:
-    seconds = sum(trial.timing["total_seconds"] * trial.timing["threads"]
-                  for run in runs for trial in run.trials)
+def _processor_hours(trials) -> str:
+    seconds = sum(trial.timing["total_seconds"] * trial.timing["threads"] for trial in trials)
     return f"{seconds / 3600:.1f}"
 
 
@@ -158,9 +196,17 @@ def _trends(run: Run) -> dict:
     for verdict in ("confirmed", "contradicted", "unresolved", "no data") if trends else ():
         count = sum(trend["verdict"] == verdict for trend in trends)
         found[verdict.replace(" ", "-")] = str(count)
+    if trends:
+        found["by-margin"] = str(sum(_by_margin(trend) for trend in trends))
     for trend in trends:
         found[f"trend.{slug(trend['claim'])}"] = _verdict(trend)
     return found
+
+
+def _by_margin(trend) -> bool:
+    """Whether a claim is confirmed that would not be if it had no margin."""
+    return trend["verdict"] == "confirmed" and trend.get("margin", 0) > 0 \
+        and trend["difference"] + trend.get("half_width", math.nan) >= 0
 
 
 def _verdict(trend) -> str:
@@ -170,15 +216,16 @@ def _verdict(trend) -> str:
     count, what = trend["pairs"], "pair" if trend.get("paired", True) else "trial"
     rested = f"{count} {what}{'' if count == 1 else 's'}" \
              + ("" if what == "pair" else " and more a side")
-    return f"{trend['verdict']}, {_signed(interval)}, {rested}"
+    return f"{trend['verdict']}, {phrases.signed(interval)}, {rested}"
 
 
 def _losses(run: Run) -> dict:
     placed = {}
     for group in run.groups:
-        rounding = group.trials[0].config.get("quant.rounding", "rtn")
+        rounding = _rounding(group)
         variant = _variant(group)
-        if variant is None or run.short(group, without=NAMED) != group.method:
+        if variant is None or run.short(group, without=NAMED) != group.method \
+                or not _learned_as_published(group):
             continue
         place = (variant, rounding, group.widths)
         if place in placed:
@@ -188,13 +235,34 @@ def _losses(run: Run) -> dict:
     found = {}
     for (variant, rounding, widths), group in placed.items():
         end = f"{variant}.{rounding}.{widths}"
-        found[f"loss.{end}"] = _plain(compare.loss_interval(group))
+        found[f"loss.{end}"] = phrases.plain(compare.loss_interval(group))
         ppl = stats.mean_interval([trial.ppl for trial in group.trials]).mean
         if (rounding, widths) == ("rtn", DEPTHS[0]):
             seconds = [trial.timing.get("plan_cpu_seconds", math.nan) for trial in group.trials]
             found[f"seconds.{variant}"] = f"{stats.mean_interval(seconds).mean:.0f}"
-        found[f"perplexity.{end}"] = f"{ppl:,.2f}" if math.isfinite(ppl) else "diverged"
+        found[f"perplexity.{end}"] = f"{ppl:,.2f}" if math.isfinite(ppl) else phrases.DIVERGED
+        if group.diverged:
+            found[f"lost.{end}"] = f"{group.diverged} of {len(group.trials)}"
+        ratio = tables.mean_of(group, "learning.held_out_ratio")
+        if rounding == "rtn" and math.isfinite(ratio):
+            found[f"held-out.{variant}.{widths}"] = f"{ratio:.3f}"
     return found | _comparisons(placed)
+
+
+def _learned_as_published(group) -> bool:
+    """SpinQuant learns on float weights where GPTQ follows, unless weights are all that is rounded:
+    then it would have nothing to learn."""
+    config = group.trials[0].config
+    float_weights = _rounding(group) == "gptq" and width_family(group.widths)[1] != WEIGHTS
+    return config.get(ROUNDED_IN_LEARNING, "true") == ("false" if float_weights else "true") \
+        or group.method != "spinquant"
+
+
+def _rounding(group) -> str:
+    return group.trials[0].config.get("quant.rounding", "rtn")
+
+
+FORMS = {"uniformity_ks": ".3f", "centroid_shift": ".3f"}  # of measures of single sites
 
 
 def _sites(run: Run) -> dict:
@@ -205,41 +273,89 @@ def _sites(run: Run) -> dict:
             for kind in KINDS:
                 values = fig_uniformity.values(group, measure, kind)
                 if values:
-                    found[f"{measure}.{group.method}.{kind}"] = \
-                        _text(stats.mean_interval(values), ".2f")
+                    found[f"{measure}.{group.method}.{kind}"] = phrases.number(
+                        stats.mean_interval(values), FORMS.get(measure, ".2f"))
     bells = fig_uniformity.gaussians(run.representatives(widths), widths)
     for measure in bells[0] if bells else ():
-        ends = [f"{bell[measure]:.2f}" for bell in bells]
+        ends = [f"{bell[measure]:{FORMS.get(measure, '.2f')}}" for bell in bells]
         found[f"{measure}.gaussian.narrow"], found[f"{measure}.gaussian.wide"] = ends[0], ends[-1]
     return found
 
 
 def _levels(run: Run) -> dict:
-    _, rows = fig_levels.most_compared(run, "quant.activation_levels") or ("", {})
     found = {}
-    for own in rows.values():
-        for choice, group in own.items():
-            key = f"levels.{group.method}.{choice}"
-            found[key] = _plain(compare.loss_interval(group))
-            if choice != "midpoint":
-                pair = compare.compare(group, own["midpoint"])
-                found[f"{key}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
+    for axis, prefix in (("quant.activation_levels", "levels"),
+                         ("quant.rounding", "levels.weights")):
+        _, rows = fig_levels.most_compared(run, axis) or ("", {})
+        for own in rows.values():
+            if prefix == "levels" or _on_min_max(own["midpoint"]):
+                found |= _levels_of(own, f"{prefix}.{own['midpoint'].method}")
+    return found
+
+
+def _on_min_max(group) -> bool:
+    return grid_words(group.trials[0].config) == GRIDS["omniquant"]
+
+
+def _levels_of(own: dict, prefix: str) -> dict:
+    found = {}
+    for choice, group in own.items():
+        key = f"{prefix}.{choice}"
+        found[key] = phrases.plain(compare.loss_interval(group))
+        if choice != "midpoint":
+            pair = compare.compare(group, own["midpoint"])
+            found[f"{key}.minus"] = phrases.signed(stats.wider(pair.seeds, pair.windows))
     return found
 
 
 def _block_sizes(run: Run) -> dict:
-    return {f"blocks.{group.method}.{group.settings['method.block_size']}.{group.widths}":
-            _plain(compare.loss_interval(group))
-            for group in run.groups if "method.block_size" in group.settings}
+    found = {}
+    quarot = {group.widths: group for group in run.groups
+              if (group.method, _rounding(group)) == ("quarot", "rtn")}
+    for group in (group for group in run.groups if "method.block_size" in group.settings):
+        end = f"{group.method}.{group.settings['method.block_size']}.{group.widths}"
+        found[f"blocks.{end}"] = phrases.plain(compare.loss_interval(group))
+        if group.widths in quarot:
+            found |= {f"blocks.{key}.{end}": text for key, text in
+                      phrases.compared(group, quarot[group.widths]).items()}
+    return found
 
 
 def _published_orders(run: Run) -> dict:
     found, known = {}, published.load()
     for widths in run.widths:
         for model in published.BESIDE_MODELS:
-            same, pairs = published.same_order(known, run, widths, model)
-            if pairs:
-                found[f"order.{widths}.{model}"] = f"{same} of {pairs}"
+            pairs = published.pairs(known, run, widths, model)
+            if not pairs:
+                continue
+            told = [pair for pair in pairs if pair.told]
+            end = f"{widths}.{model}"
+            found |= {f"order.{end}": f"{sum(pair.same for pair in pairs)} of {len(pairs)}",
+                      f"told.{end}": str(sum(pair.same for pair in told)),
+                      f"reversed.{end}": str(sum(not pair.same for pair in told))}
+            if any(not pair.same for pair in told):
+                found[f"reversed-pairs.{end}"] = published.reversed_words(pairs)
+    return found
+
+
+def _weights_alone(run: Run) -> dict:
+    """GPTQ and SEPTQ against rounding to nearest, with the bits that a weight takes. A group with
+    more calibration windows than most has their number behind its name."""
+    usual = Counter(trial.config.get("calibration.windows") for trial in run.trials)
+    usual = usual.most_common(1)[0][0]
+    named = {}
+    for group in run.groups:
+        windows = group.trials[0].config.get("calibration.windows")
+        name = _rounding(group) + ("" if windows == usual else f"-{windows}")
+        named[name, group.widths] = group
+    found = {}
+    for (name, widths), group in named.items():
+        bits = tables.mean_of(group, "weight.effective_bits")
+        if math.isfinite(bits):
+            found[f"bits.{name}.{widths}"] = f"{bits:.2f}"
+        if name != "rtn" and ("rtn", widths) in named:
+            pair = phrases.compared(group, named["rtn", widths])
+            found[f"minus-rtn.{name}.{widths}"] = pair["difference"]
     return found
 
 
@@ -247,50 +363,101 @@ def _clipped_levels(levels: Run, clipped: Run) -> dict:
     """Levels are compared on grids that span each token; the other runs clip theirs. A narrower grid
     is another remedy for the same loss, so both are set against each other."""
     widths, rows = fig_levels.most_compared(levels, "quant.activation_levels") or ("", {})
-    bases = {group.method: group for group in clipped.representatives(widths)} if widths else {}
     found = {}
     for own in rows.values():
-        base = bases.get(own["midpoint"].method)
+        config = own["midpoint"].trials[0].config
+        base = clipped.pick(own["midpoint"].method, widths, {
+            "quant.rounding": "rtn",
+            **{key: value for key, value in config.items() if key.startswith("method.")}})
         if base is None:
             continue
         key = f"mechanisms.levels.{base.method}.clipped"
-        found[key] = _plain(compare.loss_interval(base))
+        found[key] = phrases.plain(compare.loss_interval(base))
         for choice, group in own.items():
             pair = compare.compare(group, base)
-            found[f"{key}.{choice}.minus"] = _signed(stats.wider(pair.seeds, pair.windows))
+            found[f"{key}.{choice}.minus"] = phrases.signed(stats.wider(pair.seeds, pair.windows))
     return found
 
 
-def _schedules(run: Run, short: Run) -> dict:
-    """What the published schedules reach in the part that was run, and would take in whole."""
+def _schedules(run: Run) -> dict:
+    """What the published schedules reach in the part that was run, beside the short ones, and would
+    take in whole."""
     found = {}
     for group in filter(tables.learned, run.groups):
-        rounding = group.trials[0].config.get("quant.rounding")
-        learner = rounding if rounding in tables.LEARNED_ROUNDINGS else _variant(group)
-        ratios = {"": tables.mean_of(group, "learning.held_out_ratio"),
-                  ".short": tables.held_out_elsewhere(group, short)}
-        found |= {f"paper_schedules.held-out.{learner}{end}": f"{ratio:.2f}"
-                  for end, ratio in ratios.items() if math.isfinite(ratio)}
-        found[f"paper_schedules.hours.{learner}"] = f"{tables.whole_seconds(group) / 3600:.1f}"
+        short = tables.on_short_schedule(group, run)
+        if short is None:
+            continue
+        learner = _rounding(group) if _rounding(group) in tables.LEARNED_ROUNDINGS \
+            else _variant(group)
+        found |= {f"held-out.{learner}{end}":
+                  f"{tables.mean_of(own, 'learning.held_out_ratio'):.2f}"
+                  for end, own in (("", group), (".short", short))}
+        found[f"hours.{learner}"] = f"{tables.whole_seconds(group) / 3600:.1f}"
+    learners = sum(key.startswith("hours.") for key in found)
+    return found | ({"learners": str(learners)} if learners else {})
+
+
+def _construction_times(record, runs: dict) -> dict:
+    """What SpinQuant takes over SingleQuant: in whole, and over the construction of its maps alone,
+    which the benchmark timed at single sites: three of a layer have the width of the model."""
+    widths = {site.rpartition(".")[2]: before.shape[1] for trial in runs["sites"].trials
+              for site, (before, _) in trial.samples().items()}
+    places = [record_["where"].split(".") for trial in runs["baselines"].trials
+              for record_ in trial.learning]
+    layers = {int(parts[1]) for parts in places if parts[0] == "layers"}
+    seconds = {row["width"]: stats.mean_interval(row["seconds"]).mean for row in record.rows
+               if row["method"] == "singlequant"}
+    if not {widths.get("attn_in"), widths.get("mlp_out")} <= seconds.keys() or not layers:
+        return {}
+    alone = (max(layers) + 1) * (3 * seconds[widths["attn_in"]] + seconds[widths["mlp_out"]])
+    found = {"construction.singlequant": f"{alone:.3f}"}
+    whole = _plan_seconds(runs["baselines"])
+    taken = {"short": whole.get("spinquant")}
+    if "paper_schedules" in runs:
+        taken["paper"] = next(
+            (tables.whole_seconds(group) for group in runs["paper_schedules"].groups
+             if group.method == "spinquant" and tables.learned(group)
+             and tables.on_short_schedule(group, runs["paper_schedules"])), None)
+    for schedule, cost in taken.items():
+        if cost and "singlequant" in whole:
+            found |= {f"construction.times.{schedule}": f"{cost / whole['singlequant']:,.0f}",
+                      f"construction.times.{schedule}.alone": f"{cost / alone:,.0f}"}
     return found
+
+
+def _plan_seconds(run: Run) -> dict:
+    """Method → processor seconds of its base at DEPTHS[0]."""
+    return {group.method: float(np.mean([trial.timing.get("plan_cpu_seconds", math.nan)
+                                         for trial in group.trials]))
+            for group in run.representatives(DEPTHS[0])}
 
 
 def _changes(run: Run) -> dict:
     """How the default of the ablations lies among the single changes of it, all held against it."""
-    found = departures.departures(run, departures.best_covered_widths(run))
+    widths = departures.best_covered_widths(run)
+    found = departures.departures(run, widths)
     if not found:
         return {}
     base = found[0].base
     below = sum(d.pair.windows.mean < 0 for d in found)
-    own = {"default": _plain(compare.loss_interval(base)), "default.seeds": str(len(base.trials)),
+    own = {"default": phrases.plain(compare.loss_interval(base)),
+           "default.seeds": str(len(base.trials)),
            "changes": str(len(found)), "changes.below": str(below),
            "changes.seeds": str(min(len(d.group.trials) for d in found)),
            "changes.lower": str(sum(d.pair.verdict == "lower" for d in found))}
     for d in found:
-        if len(d.changed) == 1 and d.axis == "method.rotation":
+        if len(d.changed) == 1:
             both = stats.wider(d.pair.seeds, d.pair.windows)
-            own[f"rotation.{d.changed[d.axis]}.minus"] = _signed(both)
+            own[f"minus.{d.axis.removeprefix('method.')}.{d.changed[d.axis]}"] = \
+                phrases.signed(both)
+    tuned = [run.pick("ruquant", widths, {**TUNED, "method.preset": preset})
+             for preset in ("paper", "official")]
+    if all(tuned) and tuned[0] is not tuned[1]:
+        own |= {f"tuned-paper.{key}": text for key, text in phrases.compared(*tuned).items()}
     return own
+
+
+TUNED = {"method.global_reflection": "finetuned", "method.epochs": "3"}
 
 
 def _accuracies(run: Run) -> dict:
@@ -304,7 +471,8 @@ def _accuracies(run: Run) -> dict:
         for what in (fig_tasks.KEPT, fig_tasks.ABOVE):
             score = fig_tasks.score(group, what, names, guess)
             interval = stats.Interval(score.seeds.mean, score.items_half, 2)
-            found[f"{what.replace(' ', '-')}.{variant}.{group.widths}"] = _text(interval, ".1f")
+            key = f"{what.replace(' ', '-')}.{variant}.{group.widths}"
+            found[key] = phrases.number(interval, ".1f")
     return found
 
 
@@ -318,40 +486,34 @@ def _variant(group) -> str | None:
 
 
 def _comparisons(placed: dict) -> dict:
+    """Of the variants in COMPARED with all others, of PAIRS, and of GPTQ with rounding to nearest."""
     found = {}
     for (variant, rounding, widths), group in placed.items():
-        if variant not in COMPARED or widths not in DEPTHS:
-            continue
         for (other, *where), reference in placed.items():
-            if other == variant or where != [rounding, widths]:
-                continue
-            pair = compare.compare(group, reference)
-            end = f"{variant}.{other}.{rounding}.{widths}"
-            found[f"word.{end}"] = WORDS[pair.verdict]
-            found[f"difference.{end}"] = _signed(stats.wider(pair.seeds, pair.windows))
+            asked = variant in COMPARED and widths in DEPTHS or (variant, other) in PAIRS
+            if other != variant and where == [rounding, widths] and asked:
+                found |= {f"{key}.{variant}.{other}.{rounding}.{widths}": text
+                          for key, text in phrases.compared(group, reference).items()}
+        nearest = placed.get((variant, "rtn", widths))
+        if rounding == "gptq" and nearest:
+            found |= {f"gptq.{key}.{variant}.{widths}": text
+                      for key, text in phrases.compared(group, nearest).items()}
     return found
 
 
-def _plain(interval: stats.Interval) -> str:
-    return _text(interval, ".3f")
+# run → what it has besides
+OF_RUN = {"baselines": (_published_orders,), "second_model": (_block_sizes,), "sites": (_sites,),
+          "mechanisms": (_levels, mechanism_numbers.numbers), "tasks": (_accuracies,),
+          "ablations": (_changes,), "weight_only": (_weights_alone,),
+          "paper_schedules": (_schedules,)}
 
 
-def _signed(interval: stats.Interval) -> str:
-    return _text(interval, "+.3f")
-
-
-def _text(interval: stats.Interval, form: str) -> str:
-    if not math.isfinite(interval.mean):
-        return "diverged"
-    mean = compare.signed(interval.mean, form)
-    return f"{mean} ± {interval.half:{form.lstrip('+')}}" if math.isfinite(interval.half) else mean
-
-
-def write(runs: dict, out) -> Path:
+def write(runs: dict, out, **records) -> Path:
     """Writes OUT/tables/numbers.tex from name → Run and returns its path."""
     path = Path(out) / "tables" / "numbers.tex"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"\\setnumber{{{key}}}{{{_latex(text)}}}\n" for key, text in numbers(runs).items()]
+    lines = [f"\\setnumber{{{key}}}{{{_latex(text)}}}\n"
+             for key, text in numbers(runs, **records).items()]
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
@@ -366,7 +528,7 @@ def main(arguments=None) -> int:
     parser.add_argument("runs", metavar="RUNS_DIR", type=Path, help="holds the runs of the study")
     parser.add_argument("--out", type=Path, default=Path("paper"), help="folder of main.tex")
     options = parser.parse_args(arguments)
-    found, faults = {}, []
+    found, faults, records = {}, [], {}
     absent = lacking_optional(options.runs, RUNS)
     for name in (name for name in RUNS if name not in absent):
         try:
@@ -374,8 +536,12 @@ def main(arguments=None) -> int:
         except (RunError, OSError) as error:
             faults.append(str(error))
     try:
+        if (options.runs / "construction").is_dir():
+            records["construction"] = fig_construction.load(options.runs / "construction")
+        if not lacking_optional(options.runs, OPTIONAL_FILES):
+            records["roundings"] = rounding_costs.load(options.runs)
         if not faults:
-            print(write(found, options.out))
+            print(write(found, options.out, **records))
     except (RunError, OSError) as error:
         faults.append(str(error))
     for fault in faults:

@@ -3,8 +3,8 @@ changes cost, weight-only rounding."""
 
 import numpy as np
 
-from analysis import compare, departures, style, tables
-from analysis.labels import WEIGHTS, label, width_family
+from analysis import compare, departures, mechanism_numbers, style, tables
+from analysis.labels import WEIGHTS, grid_words, label, width_family
 from analysis.runs import Run
 
 ROUNDING = "quant.rounding"
@@ -34,7 +34,7 @@ def by_rounding(run: Run, name, title, cell_of, families: tuple) -> tables.Table
     shown = [group for cells in rows.values() for group in cells.values()]
     return tables.Table(name, title, ("method", *columns), tuple(body),
                         "Weights rounded to nearest (rtn) and by GPTQ. "
-                        + tables.CELL_NOTES[cell_of] + _note(shown))
+                        + tables.cell_note(cell_of, shown) + _note(shown))
 
 
 def perplexity_and_loss(run: Run, name: str) -> tables.Table:
@@ -49,7 +49,8 @@ def perplexity_and_loss(run: Run, name: str) -> tables.Table:
     return tables.Table(name, "Perplexity and loss over float", ("method", *columns),
                         (tuple(floats), *body),
                         "Perplexities are means over seeds ± a 95 % t-interval over seeds, losses ± "
-                        "the wider of that and of the one over windows. " + tables.note(run))
+                        "the wider of that and of the one over windows. "
+                        + tables.diverged_note(run.groups) + tables.note(run))
 
 
 def ablation(run: Run) -> tables.Table:
@@ -81,8 +82,8 @@ def _half(half: float) -> str:
 
 
 def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
-    """Weight-only rounding: a row a method and rounding; with `paired` also what each loses against
-    rounding to nearest on the same windows."""
+    """Weight-only rounding: a row a method, rounding and grid; with `paired` also what each loses
+    against rounding to nearest on the same grid and windows."""
     groups = [group for group in run.groups
               if weight_only(group.widths) and group.trials[0].has_language]
     if not groups:
@@ -90,34 +91,40 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
     widths = sorted({group.widths for group in groups}, reverse=True)
     rows = {}
     for group in groups:
-        rounding = group.trials[0].config.get(ROUNDING, "rtn")
+        config = group.trials[0].config
         # Levels of activations are of no account where activations are not rounded.
-        key = (run.short(group, without=(ROUNDING, "quant.activation_levels")), rounding)
+        key = (run.short(group, without=(ROUNDING, "quant.activation_levels", *OF_GRID)),
+               config.get(ROUNDING, "rtn"), grid_words(config))
         rows.setdefault(key, {})[group.widths] = group
     names = ("loss", *(("minus rtn",) if paired else ()), "bits")
     columns = [(w, what) for w in widths for what in names]
     nearest = {}  # the plainest variant of every method, to nearest
-    for (_, rounding), cells in sorted(rows.items()):
+    for (_, rounding, grid), cells in sorted(rows.items()):
         for group in cells.values() if rounding == ROUNDINGS[0] else ():
-            nearest.setdefault((group.method, group.widths), group)
-    body = [[*key, *(_rounding_cell(cells, *c, nearest) for c in columns)]
+            nearest.setdefault((group.method, group.widths, grid), group)
+    body = [[*key, *(_rounding_cell(cells, *c, key[2], nearest) for c in columns)]
             for key, cells in sorted(rows.items())]
     against = "minus rtn: paired over windows with a 95 % t-interval; " if paired else ""
     return tables.Table(
-        name, "Weight-only rounding", ("method", "rounding", *columns), tuple(body),
+        name, "Weight-only rounding", ("method", "rounding", "grid", *columns), tuple(body),
         "Loss in nats per token over float, mean over seeds ± the wider of its 95 % t-intervals "
-        "over seeds and over windows; "
-        f"{against}bits of a weight with scales, zero points and masks. Variants are named by "
-        "where they depart from their method's most common settings in the run. " + _note(groups))
+        f"over seeds and over windows; {against}bits of a weight with scales, zero points and masks. "
+        f"{tables.diverged_note(groups)}Grid: min-max has the ends of a row, searched the range "
+        "around zero that errs least. Variants are named by where they depart from their method's "
+        "most common settings in the run. " + _note(groups))
 
 
-def _rounding_cell(cells, widths, name, nearest) -> str:
+OF_GRID = ("quant.weight.rule", "quant.weight.search", "quant.weight.clip_ratio",
+           "quant.weight.group_size")
+
+
+def _rounding_cell(cells, widths, name, grid, nearest) -> str:
     if widths not in cells:
         return "–"
     if name == "loss":
         return tables.loss_cell(cells[widths])
     if name == "minus rtn":
-        reference = nearest.get((cells[widths].method, widths))
+        reference = nearest.get((cells[widths].method, widths, grid))
         if reference in (None, cells[widths]):
             return "–"
         over = compare.compare(cells[widths], reference).windows
@@ -125,6 +132,60 @@ def _rounding_cell(cells, widths, name, nearest) -> str:
     bits = [trial.metrics["weight.effective_bits"] for trial in cells[widths].trials
             if "weight.effective_bits" in trial.metrics]
     return f"{np.mean(bits):.2f}" if bits else "–"
+
+
+SITE_BY_SITE = ("singlequant", "infoquant", "learned_rotation")
+DETAILS = (("gradient noise", "start", "gradient_noise_start", ".2f"),
+           ("gradient noise", "end", "gradient_noise_end", ".2f"),
+           ("kept promise", "start", "kept_promise_start", ".2f"),
+           ("kept promise", "end", "kept_promise_end", ".2f"))
+
+
+def site_rotations(run: Run) -> tables.Table:
+    """Rotations of single sites without smoothing, in closed form and learned: what each loses, and
+    what its learning was like."""
+    own = [group for group in run.groups if group.method in SITE_BY_SITE
+           and group.trials[0].has_language
+           and group.trials[0].config.get("method.smoothing", "none") == "none"]
+    if not own:
+        raise style.Unsupported("no trial rotates single sites without smoothing")
+    counts = {name: sum(group.widths == name for group in own) for name in run.widths}
+    widths = max(run.widths, key=lambda name: counts[name])
+    groups = sorted((group for group in own if group.widths == widths),
+                    key=lambda g: (style.method_order(g.method), len(run.short(g)), g.label))
+    without = _same_in_all(groups)
+    rows = [[run.short(group, without), tables.loss_cell(group), str(len(group.trials)),
+             _learned_cell(group), *(_spread_cell(group, key, form) for *_, key, form in DETAILS)]
+            for group in groups]
+    return tables.Table(
+        "site_rotations", f"Rotations of single sites, not smoothed ({widths})",
+        ("method", "loss over float", "seeds", ("held-out", "site error"),
+         *((upper, lower) for upper, lower, *_ in DETAILS)), tuple(rows),
+        f"{run.base_note(groups, without)} Nats per token, mean over seeds ± the wider of two 95 % "
+        "t-intervals, over seeds and over windows. Held-out site error: rounding error of a site's "
+        "output over that of its start, geometric mean. Gradient noise: variance of the gradient "
+        "over minibatches over the square of its mean. Kept promise: what a step that turns "
+        "channels by a thousandth of a radian takes off the loss, over what the gradient foretells. "
+        "Both are medians over sites and seeds, with the quartiles. " + _note(groups))
+
+
+def _same_in_all(groups) -> tuple:
+    """Settings in which no two groups of one method differ."""
+    values = {}
+    for group in groups:
+        for key, value in group.settings.items():
+            values.setdefault(key, {}).setdefault(group.method, set()).add(value)
+    return tuple(key for key, own in values.items() if all(len(found) == 1 for found in own.values()))
+
+
+def _learned_cell(group) -> str:
+    ratio = mechanism_numbers.held_out(group)
+    return f"{ratio:.3f}" if np.isfinite(ratio) else "–"
+
+
+def _spread_cell(group, key: str, form: str) -> str:
+    quarters = mechanism_numbers.quartiles(group, key)
+    return mechanism_numbers.spread(quarters, form) if quarters else "–"
 
 
 def _note(groups) -> str:

@@ -15,12 +15,13 @@ from string import ascii_lowercase
 
 import numpy as np
 
-from analysis import style, tables
+from analysis import compare, style, tables
 from analysis.runs import Run, RunError
 
 FILE = Path(__file__).with_name("published.csv")
 PERPLEXITY = "wikitext2 perplexity"
 TIME, KEPT, ACCURACY = "quantization time, s", "zero-shot accuracy kept, %", "zero-shot accuracy, %"
+SPEED = "spinquant's quantization time over its own"
 FLOAT = "float"
 BESIDE_MODELS = ("LLaMA-2-7B", "LLaMA-2-13B", "LLaMA-3-8B")
 # variant → the setting of ours that it is
@@ -28,8 +29,10 @@ VARIANTS = {"rtn": ("quant.rounding", "rtn"), "gptq": ("quant.rounding", "gptq")
             "lwc": ("method.lwc", "true"), "finetuned": ("method.global_reflection", "finetuned")}
 
 
-# method → what makes ours the published method where the most common settings of a run do not
-AS_PUBLISHED = {"quarot": {"method.smoothing": "none"}}
+# method, or method and variant → what makes ours the published method where the most common
+# settings of a run do not
+AS_PUBLISHED = {"quarot": {"method.smoothing": "none"},
+                ("spinquant", "gptq"): {"method.weights_in_learning": "false"}}
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,9 @@ def beside_ours(numbers, *runs) -> tables.Table:
          *(("ours", _where(run)) for run in runs)), tuple(rows),
         f"{mark + '. ' if mark else ''}Published: ln of the perplexity over the float perplexity, "
         f"WikiText2, other models and protocols. {_sources(letters)} Ours: the same method at the "
-        "same widths, and quarot as published without smoothing; means over seeds ± the wider of the "
-        "95 % t-intervals over seeds and over windows; – where it was not run. Compare "
+        "same widths, on the quantizers of the rest, quarot without smoothing as published and "
+        "spinquant (gptq) learned on float weights; means over seeds ± the wider of the 95 % "
+        "t-intervals over seeds and over windows; – where it was not run. Compare "
         "signs and orders within a column, not values across. "
         + " ".join(style.provenance(run.trials) for run in runs))
 
@@ -147,7 +151,8 @@ def nearest(run: Run, number: Number):
     if not bases:
         return None
     wanted, config = dict(bases[0].settings), bases[0].trials[0].config
-    asked = dict(AS_PUBLISHED.get(number.method, {}))
+    asked = {**AS_PUBLISHED.get(number.method, {}),
+             **AS_PUBLISHED.get((number.method, number.variant), {})}
     if number.variant:
         key, value = VARIANTS[number.variant]
         asked[key] = value
@@ -160,19 +165,44 @@ def nearest(run: Run, number: Number):
                  and group.widths == number.setting and group.settings == wanted), None)
 
 
-def same_order(numbers, run: Run, setting: str, model: str) -> tuple:
-    """Of pairs of methods that both measured at this setting, how many stand in the same order on
-    `model` and on ours, by means; and how many there are."""
-    both = [(number.value, float(np.mean(group.losses))) for number in numbers
-            if (number.measure, number.setting, number.model) == (PERPLEXITY, setting, model)
-            and number.method != FLOAT and (group := nearest(run, number))]
-    agree = [(a[0] < b[0]) == (a[1] < b[1]) for a, b in combinations(both, 2)]
-    return sum(agree), len(agree)
+@dataclass(frozen=True)
+class Pair:
+    """Two methods that both measured, the first with the lower loss in the publication."""
+
+    first: Number
+    second: Number
+    same: bool  # by our means
+    verdict: str  # on ours, the first against the second
+
+    @property
+    def told(self) -> bool:
+        """Whether our intervals tell the two apart."""
+        return self.verdict in ("lower", "higher")
+
+
+def pairs(numbers, run: Run, setting: str, model: str) -> list:
+    """Of the methods that both measured at this setting."""
+    both = sorted(((number, group) for number in numbers
+                   if (number.measure, number.setting, number.model) == (PERPLEXITY, setting, model)
+                   and number.method != FLOAT and (group := nearest(run, number))),
+                  key=lambda entry: entry[0].value)
+    return [Pair(number, other, bool(np.mean(group.losses) < np.mean(its.losses)),
+                 compare.compare(group, its).verdict)
+            for (number, group), (other, its) in combinations(both, 2)]
+
+
+def reversed_words(found: list) -> str:
+    """Pairs that ours tells apart the other way round: what comes out behind what."""
+    behind = {}
+    for pair in found:
+        if pair.told and not pair.same:
+            behind.setdefault(_words(pair.first), []).append(_words(pair.second))
+    return "; ".join(f"{words} behind {', '.join(others)}" for words, others in behind.items())
 
 
 def times(numbers) -> tables.Table:
     """Published times of construction and shares of accuracy kept."""
-    own = [number for number in numbers if number.measure in (TIME, KEPT)]
+    own = [number for number in numbers if number.measure in (TIME, SPEED, KEPT)]
     letters = _letters(own)
     rows = [[_words(n), n.setting, n.model, n.measure, n.text, letters[n.source]] for n in own]
     return tables.Table("published_claims", "Published: time of construction, accuracy kept",

@@ -15,6 +15,8 @@ import numpy as np
 from analysis.labels import label, setting_list, tie_order, width_order
 
 BIN_KEYS = ("code", "share", "shift", "within")
+# Axes that name a trial by themselves, or say what is measured of it.
+NO_SETTINGS = ("method", "seed", "quant.widths", "widths", "activations.measure")
 
 
 class RunError(Exception):
@@ -65,11 +67,15 @@ class Trial:
 
     def held_out_ratios(self) -> dict:
         """place → error after learning over that before, on sequences that nothing was learned from;
-        of a block, a site or the model, where steps were taken."""
+        of a block, a site or the model, where steps were taken or nothing but judged."""
         return {record["where"]: record["held_out_final"] / record["held_out_initial"]
                 for record in self.learning
-                if record["steps"] > 0 and "held_out_final" in record
+                if (record["steps"] > 0 or not record["optimizer"]) and "held_out_final" in record
                 and record.get("held_out_initial", 0) > 0}
+
+    def learning_details(self, name: str) -> list:
+        """A detail of every record of what was learned that has it."""
+        return [record["details"][name] for record in self.learning if name in record["details"]]
 
     def samples(self) -> dict:
         """site → (before, after), float32 [tokens, channels], read from results.h5 when asked."""
@@ -210,7 +216,7 @@ class Run:
         for method in self.methods:
             own = [trial for trial in self.trials if trial.method == method]
             varying[method] = [key for key in self.axis_keys
-                               if key not in ("method", "seed", "quant.widths", "widths")
+                               if key not in NO_SETTINGS
                                and len({trial.config.get(key) for trial in own}) > 1]
         return varying
 
@@ -268,6 +274,19 @@ class Run:
         return [group for group in self.groups
                 if group.widths == widths and group.settings == self._bases[group.method]]
 
+    def pick(self, method: str, widths: str, options: dict) -> Group | None:
+        """The group of a method with these options; those that it does not have are no obstacle. Of
+        two that differ by options younger than one of them, the other. RunError where several are
+        left."""
+        found = [group for group in self.groups if (group.method, group.widths) == (method, widths)
+                 and all(group.trials[0].config.get(key, value) == value
+                         for key, value in options.items())]
+        found = [group for group in found if not any(_older(group, other) for other in found)]
+        if len(found) > 1:
+            raise RunError(f"{self.folder}: {' and '.join(group.label for group in found)}, "
+                           f"{widths}, are one where {', '.join(setting_list(options))} is asked for")
+        return found[0] if found else None
+
     def short(self, group: Group, without: tuple = ()) -> str:
         """A label for figures: the method and where the group departs from the method's base."""
         base = self._bases[group.method]
@@ -298,3 +317,10 @@ class Run:
         notes = [f"{', '.join(methods)} mean{'s' if len(methods) == 1 else ''} {words}"
                  for words, methods in meanings.items()]
         return f"By itself, {'; '.join(notes)}. Variants are named by what differs."
+
+
+def _older(group: Group, other: Group) -> bool:
+    """Whether the other has all options of the group, seeds apart, and more."""
+    mine, its = ({key: value for key, value in g.trials[0].config.items() if key != "seed"}.items()
+                 for g in (group, other))
+    return mine < its

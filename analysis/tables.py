@@ -20,7 +20,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import compare, fig_tasks, stats, style  # noqa: E402
+from analysis import compare, fig_tasks, phrases, stats, style  # noqa: E402
 from analysis.labels import label  # noqa: E402
 from analysis.load import load_run  # noqa: E402
 from analysis.runs import Run, RunError  # noqa: E402
@@ -76,13 +76,8 @@ def cell(values, digits: int) -> str:
     """mean ± half width; the mean alone where there is no interval."""
     values = np.asarray(values, dtype=float)
     if not len(values) or not np.all(np.isfinite(values)):
-        return "diverged" if len(values) else "–"
-    return _interval(stats.mean_interval(values), digits)
-
-
-def _interval(interval: stats.Interval, digits: int) -> str:
-    mean = compare.signed(interval.mean, f".{digits}f")
-    return f"{mean} ± {interval.half:.{digits}f}" if math.isfinite(interval.half) else mean
+        return phrases.DIVERGED if len(values) else "–"
+    return phrases.number(stats.mean_interval(values), f".{digits}f")
 
 
 def tables(run: Run) -> list:
@@ -112,20 +107,26 @@ def by_widths(run: Run, name, title, cell_of) -> Table:
     rows = []
     for text, groups in rows_of(run).items():
         rows.append([text, *(cell_of(groups[w]) if w in groups else "–" for w in run.widths)])
-    return Table(name, title, ("method", *run.widths), tuple(rows), CELL_NOTES[cell_of] + note(run))
+    return Table(name, title, ("method", *run.widths), tuple(rows),
+                 cell_note(cell_of, run.groups) + note(run))
 
 
 def loss_cell(group) -> str:
     """Mean loss over float ± the wider of its intervals over seeds and windows."""
     interval = compare.loss_interval(group)
-    if not math.isfinite(interval.mean):
-        return "diverged"
-    text = _interval(interval, 3)
-    return f"{text} (diverged)" if group.diverged else text
+    return _with_mark(phrases.plain(interval), group)
 
 
 def perplexity_cell(group) -> str:
-    return cell([trial.ppl for trial in group.trials], 2)
+    return _with_mark(cell([trial.ppl for trial in group.trials], 2), group)
+
+
+def _with_mark(text: str, group) -> str:
+    """A number with the share of seeds that diverged, where some did."""
+    if not group.diverged or text == phrases.DIVERGED:
+        return text
+    seeds = len(group.trials)
+    return f"{text} ({phrases.DIVERGED}{f', {group.diverged} of {seeds}' if seeds > 1 else ''})"
 
 
 # What ± stands for in the cells of a function.
@@ -135,7 +136,22 @@ CELL_NOTES = {
 }
 
 
+def cell_note(cell_of, groups) -> str:
+    return CELL_NOTES[cell_of] + diverged_note(groups)
+
+
+def diverged_note(groups) -> str:
+    """What the mark means, where a cell has it."""
+    if not any(group.diverged for group in groups):
+        return ""
+    return "Diverged, n of m: so many seeds lose more than guessing among all tokens does. "
+
+
 def cost(run: Run) -> Table:
+    peaks = {}
+    for trial in run.trials:
+        plan = _plan(trial)
+        peaks[plan] = max(peaks.get(plan, 0.0), trial.timing["peak_memory_mib"])
     rows = []
     for text, groups in rows_of(run).items():
         trials = [trial for group in groups.values() for trial in group.trials]
@@ -150,12 +166,26 @@ def cost(run: Run) -> Table:
                      f"{np.mean(plan):.1f}" if plan else "–",
                      f"{np.mean(weights):.1f}" if weights else "–",
                      ", ".join(f"{b:g}" for b in bits) or "–",
-                     f"{max(times('peak_memory_mib')):.0f}", str(len(trials))])
+                     f"{max(peaks[_plan(trial)] for trial in trials):.0f}", str(len(trials))])
     return Table("cost", "Cost of construction",
                  ("method", "plan, s", "plan, processor s", "weights, s", "bits a weight",
                   "peak memory, MiB", "trials"), tuple(rows),
-                 "Mean seconds by the clock, which other load lengthens, and of all processors; "
-                 "largest peak memory of the process by the end of a trial. " + note(run))
+                 "Mean seconds by the clock, which other load lengthens, and of all processors. "
+                 "Peak memory: the most that the process held at once, model and evaluation "
+                 "included, over all trials with the row's plans; one of these drew the plan up, "
+                 "others may have found it. " + note(run))
+
+
+# Options of how weights are rounded in the end, which a plan does not depend on.
+OF_ROUNDING = ("quant.rounding", "quant.hessian_inputs", "quant.gptq.", "quant.septq.",
+               "quant.bcq.", "quant.uniquanf.", "quant.learning.")
+
+
+def _plan(trial) -> tuple:
+    """What the plan of a trial depends on: trials that agree in it share one."""
+    return tuple(sorted((key, value) for key, value in trial.config.items()
+                        if key.startswith(("method", "quant.", "calibration.", "seed"))
+                        and not key.startswith(OF_ROUNDING)))
 
 
 LEARNED_ROUNDINGS = ("uniquanf", "flexround")
@@ -166,53 +196,82 @@ def learned(group) -> bool:
     return all("learning.share" in trial.metrics for trial in group.trials)
 
 
-def schedules(run: Run, short: Run | None = None) -> Table:
-    """What learning took, and what it would take in whole where a part was run. With the run that
-    has the short schedules a column says what these reach in the same places."""
-    rows = []
-    short_head = ("... on the short schedule",) if short else ()
-    for text, groups in rows_of(run).items():
-        for widths, group in groups.items():
-            if not learned(group):
-                continue
-            held_out = [mean_of(group, "learning.held_out_ratio"),
-                        *([held_out_elsewhere(group, short)] if short else [])]
-            whole = f"{whole_seconds(group):,.0f}"
-            share = mean_of(group, "learning.share")
-            rows.append([f"{text}, {widths}", group.trials[0].config.get("method.schedule", "–"),
-                         f"{mean_of(group, 'learning.steps'):,.0f}",
-                         f"{mean_of(group, 'learning.tokens'):,.0f}",
-                         *(f"{ratio:.3f}" if math.isfinite(ratio) else "–" for ratio in held_out),
-                         f"{_learning_seconds(group):,.0f}", f"{100 * share:.0f} %",
-                         whole + (" (extrapolated)" if share < 1 else "")])
-    if not rows:
+def schedules(run: Run) -> Table:
+    """What learning took, and what it would take in whole where a part was run. A learner on its
+    short schedule has no row of its own where the run has it on the published one: there a column
+    says what it reaches."""
+    groups = [group for own in rows_of(run).values() for group in own.values() if learned(group)]
+    if not groups:
         raise style.Unsupported("nothing was learned whose share of the whole is recorded")
+    short = {id(group): on_short_schedule(group, run) for group in groups}
+    partners = {id(other) for other in short.values() if other}
+    rows = []
+    for group in groups:
+        if id(group) in partners:
+            continue
+        ratios, settings = [_ratio_cell(group)], group.settings
+        if partners:
+            ratios.append(_ratio_cell(short[id(group)]) if short[id(group)] else "–")
+            settings = {k: v for k, v in settings.items() if k not in _of_schedule(group)}
+        share = mean_of(group, "learning.share")
+        rows.append([f"{label(group.method, settings)}, {group.widths}",
+                     group.trials[0].config.get("method.schedule", "–"),
+                     f"{mean_of(group, 'learning.steps'):,.0f}",
+                     f"{mean_of(group, 'learning.tokens'):,.0f}", *ratios,
+                     f"{_learning_seconds(group):,.0f}", f"{100 * share:.0f} %",
+                     f"{whole_seconds(group):,.0f}" + (" (extrapolated)" if share < 1 else "")])
     return Table("schedules", "What learning took",
                  ("method and widths", "schedule", "steps", "tokens", "held-out error of its start",
-                  *short_head, "processor s", "share run", "processor s of the whole"), tuple(rows),
+                  *(("... on the short schedule",) if partners else ()), "processor s", "share run",
+                  "processor s of the whole"), tuple(rows),
                  "Steps and tokens over all blocks that were learned, repetitions counted. Held-out "
-                 "errors are geometric means over blocks or sites of the error after learning over "
-                 "that before. " + (f"Short schedule: of {short.folder.name}, in the same blocks or "
-                                    "sites, over its seeds. " if short else "") + "Time of "
+                 f"errors: {HELD_OUT_NOTE} "
+                 + ("The short schedule has the same quantizer and the same blocks or sites. "
+                    if partners else "") + "Time of "
                  "all processors to draw up the plan, or of rounding where that learns. Extrapolated: "
                  "divided by the share of the blocks (of the steps, for what is learned end to end) "
                  "that was run, so what is not learned is counted too often. " + note(run))
 
 
-LEARNER = ("quant.rounding", "method.global_reflection", "method.lwc")  # what tells learners apart
+HELD_OUT_NOTE = (
+    "geometric means over places of the error after learning over that before, on sequences that "
+    "nothing was learned from. The error is that of a block's output where blocks are learned, the "
+    "cross entropy for SpinQuant, and where single sites are learned the rounding error of the site's "
+    "output, whatever was minimized.")
+
+# Options in which a published schedule and the short one of the same learner may differ.
+OF_SCHEDULE = ("method.schedule", "method.epochs", "method.learning_windows",
+               "method.held_out_windows", "method.learning_tokens", "method.learning_batch",
+               "method.learning_steps", "method.batch_tokens", "method.lwc_rate")
+OF_STEPS = {"infoquant": ("method.steps",), "spinquant": ("method.steps",)}
+OF_LEARNED_ROUNDING = ("quant.learning.epochs", "quant.learning.held_out", "calibration.windows",
+                       "calibration.window_tokens")
 
 
-def held_out_elsewhere(group, run: Run) -> float:
-    """What the same learner reaches at the same widths in another run, where this one learned: held-out
-    error over that of its start, geometric mean over places and seeds. NaN where it has not run."""
-    def same(other):
-        mine, its = group.trials[0].config, other.trials[0].config
-        return (group.method, group.widths) == (other.method, other.widths) \
-            and all(mine.get(key) == its.get(key) for key in LEARNER)
-    places = {place for trial in group.trials for place in trial.held_out_ratios()}
-    logs = [math.log(ratio) for other in run.groups if same(other) for trial in other.trials
-            for place, ratio in trial.held_out_ratios().items() if place in places]
-    return math.exp(np.mean(logs)) if logs else math.nan
+def on_short_schedule(group, run: Run):
+    """The group of the run that learns the same on a shorter schedule and differs in nothing but
+    options of the schedule; the one with the fewest tokens, None where there is none."""
+    free = {*_of_schedule(group), "seed"}
+
+    def rest(other):
+        return {key: value for key, value in other.trials[0].config.items() if key not in free}
+    tokens = {id(other): mean_of(other, "learning.tokens") for other in run.groups}
+    shorter = [other for other in run.groups if other.method == group.method
+               and learned(other) and tokens[id(other)] < tokens[id(group)]
+               and rest(other) == rest(group)]
+    return min(shorter, key=lambda other: tokens[id(other)], default=None)
+
+
+def _of_schedule(group) -> tuple:
+    """The options by which schedules of what the group learns differ."""
+    learns = group.trials[0].config.get("quant.rounding") in LEARNED_ROUNDINGS
+    return (*OF_SCHEDULE, *OF_STEPS.get(group.method, ()),
+            *(OF_LEARNED_ROUNDING if learns else ()))
+
+
+def _ratio_cell(group) -> str:
+    ratio = mean_of(group, "learning.held_out_ratio")
+    return f"{ratio:.3f}" if math.isfinite(ratio) else "–"
 
 
 def whole_seconds(group) -> float:

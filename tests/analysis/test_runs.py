@@ -57,6 +57,46 @@ class Gathering(RunFolder):
         chosen = {group.label for group in run.representatives("W4A4-Q4K4V4")}
         self.assertEqual(chosen, {"rtn", "quarot", "ruquant (B=128, zigzag)"})
 
+    def test_what_is_measured_besides_is_no_setting(self):
+        before = [group.label for group in load.load_run(self.folder).groups]
+        for nth in range(6):
+            self.edit(self.trial_folder("quarot", nth), lambda data, own=str(nth % 2): [
+                data[part].update({"activations.measure": own}) for part in ("config", "axes")])
+        self.assertEqual([group.label for group in load.load_run(self.folder).groups], before)
+
+    def test_a_group_is_picked_by_its_options(self):
+        run = load.load_run(self.folder)
+        widths = run.widths[0]
+        found = run.pick("ruquant", widths, {"method.block_size": "64", "of.another": "method"})
+        self.assertEqual(found.settings["method.block_size"], "64")
+        self.assertIsNone(run.pick("ruquant", widths, {"method.block_size": "7"}))
+        with self.assertRaisesRegex(runs.RunError, "are one where B=128 is asked for"):
+            run.pick("ruquant", widths, {"method.block_size": "128"})
+
+    def test_of_two_versions_the_one_with_more_options_is_picked(self):
+        for path in [p for p in self.folder.glob("t*")]:
+            data = json.loads((path / "results.json").read_text())
+            if data["method"] == "quarot":
+                data["trial"] = f"{path.name}n"
+                for each in (data["config"], data["axes"]):
+                    each["method.younger"] = "0"
+                fixture.write_trial(self.folder / data["trial"], data)
+        run = load.load_run(self.folder)
+        self.assertEqual(sum(g.method == "quarot" for g in run.groups), 4)
+        found = run.pick("quarot", run.widths[0], {})
+        self.assertEqual(found.settings, {"method.younger": "0"})
+
+    def test_places_that_were_judged_without_learning_have_a_ratio(self):
+        record = {"where": "layers.0", "optimizer": "adamw", "steps": 0, "held_out_initial": 2.0,
+                  "held_out_final": 1.0, "details": {"noise": 3.0}}
+        self.edit(self.trial_folder("quarot"), lambda data: data.update(learning=[
+            record, {**record, "where": "layers.1", "optimizer": "", "details": {}},
+            {**record, "where": "layers.2", "steps": 4}]))
+        name = self.trial_folder("quarot").name
+        trial = next(t for t in load.load_run(self.folder).trials if t.folder.name == name)
+        self.assertEqual(trial.held_out_ratios(), {"layers.1": 0.5, "layers.2": 0.5})
+        self.assertEqual(trial.learning_details("noise"), [3.0, 3.0])
+
     def test_random_methods(self):
         run = load.load_run(self.folder)
         self.assertFalse(run.is_random("rtn"))
@@ -120,6 +160,12 @@ class Gathering(RunFolder):
                     "method.rotation": "givens", "quant.weight.clip_ratio": "0.9"}
         self.assertEqual(labels.label("ruquant", settings), "ruquant (givens, reflection init, "
                          "no smoothing, clip of weights 0.9)")
+        self.assertEqual(labels.setting_list({
+            "method.preset": "duquant", "method.urt": "false", "method.art_tokens": "massive",
+            "quant.weight.rule": "omniquant", "quant.weight.group_size": "0",
+            "method.weights_in_learning": "false"}),
+            ["as duquant smooths", "ART of massive tokens", "no URT",
+             "no rounded weights in learning", "no groups", "min-max grid"])
 
 
 class Unfinished(RunFolder):

@@ -14,8 +14,8 @@ import numpy as np
 
 from analysis import (compare, departures, fig_activations, fig_bits, fig_centroids,
                       fig_construction, fig_cost, fig_levels, fig_sensitivity, fig_spread,
-                      fig_tasks, fig_uniformity, labels, paper_tables, published, stats, style,
-                      tables)
+                      fig_tasks, fig_uniformity, labels, paper_tables, published, rounding_costs,
+                      stats, style, tables)
 from analysis.load import load_run
 from analysis.runs import RunError
 
@@ -183,6 +183,12 @@ class Sites(Folder):
         changed = {(a["kind"], a["side"], a["curve"]) for a, b in zip(after, before) if a != b}
         self.assertEqual(changed, {("mlp_out", "after", "shift")})
 
+    def test_the_caption_names_sites_in_words(self):
+        self.assertEqual(fig_centroids._site_words({"4.mlp_out", "0.attn_in", "4.attn_in",
+                                                    "0.mlp_out", "16.mlp_in"}),
+                         "attention input (q, k, v), MLP output (down) of layers 0, 4; "
+                         "MLP input (gate, up) of layers 16")
+
     def test_bins_that_lack_a_dataset_are_named(self):
         path = self.run_.trials[0].folder / "results.h5"
         with h5py.File(path, "a") as file:
@@ -344,18 +350,81 @@ class StudyTables(Folder):
                           widths={"W2A16-Q16K16V16": 1.0, "W3A16-Q16K16V16": 0.5,
                                   "W4A4-Q4K4V4": 1.0})
         table = paper_tables.roundings(run, "x")
-        self.assertEqual([tuple(row[:2]) for row in table.rows], [("rtn", "rtn"), ("rtn", "septq")])
-        self.assertEqual([cell[0] for cell in table.head[2::2]],
+        self.assertEqual([tuple(row[:3]) for row in table.rows],
+                         [("rtn", "rtn", "min-max"), ("rtn", "septq", "min-max")])
+        self.assertEqual([cell[0] for cell in table.head[3::2]],
                          ["W3A16-Q16K16V16", "W2A16-Q16K16V16"])
         group = next(g for g in run.groups if g.settings["quant.rounding"] == "septq"
                      and g.widths == "W2A16-Q16K16V16")
-        self.assertEqual(table.rows[1][4], tables.loss_cell(group))
+        self.assertEqual(table.rows[1][5], tables.loss_cell(group))
         paired = paper_tables.roundings(run, "x", paired=True)
         other = next(g for g in run.groups if g.settings["quant.rounding"] == "rtn"
                      and g.widths == group.widths)
         over = compare.compare(group, other).windows
-        self.assertEqual([row[6] for row in paired.rows],
+        self.assertEqual([row[7] for row in paired.rows],
                          ["–", f"{compare.signed(over.mean, '+.3f')} ± {over.half:.3f}"])
+
+    def test_rows_of_roundings_name_their_grid_and_are_paired_on_it(self):
+        searched = {"quant.weight.rule": "quarot_weight", "quant.weight.search": "true",
+                    "quant.weight.clip_ratio": "1", "quant.weight.group_size": "0"}
+        plain = {**searched, "quant.weight.rule": "omniquant", "quant.weight.search": "false"}
+        grids = {"searched": searched, "min-max": plain,
+                 "min-max with zero": {**searched, "quant.weight.search": "false"},
+                 "searched, clipped at 0.8": {**searched, "quant.weight.clip_ratio": "0.8"},
+                 "searched, groups of 64": {**searched, "quant.weight.group_size": "64"}}
+        run = self.run_of([("rtn", {**grid, "quant.rounding": rounding}, loss)
+                           for grid in grids.values()
+                           for rounding, loss in (("rtn", 3.0), ("gptq", 2.0))],
+                          widths={"W3A16-Q16K16V16": 1.0})
+        table = paper_tables.roundings(run, "x", paired=True)
+        self.assertEqual({tuple(row[:3]) for row in table.rows},
+                         {("rtn", rounding, grid) for grid in grids for rounding in ("rtn", "gptq")})
+        self.assertEqual([row[4] == "–" for row in table.rows],
+                         [row[1] == "rtn" for row in table.rows])
+
+    def test_rotations_of_sites_are_those_without_smoothing(self):
+        learned = {"method.smoothing": "none", "method.steps": "30", "method.noise_batches": "8"}
+        run = self.run_of([("singlequant", {"method.smoothing": "none"}, 2.0),
+                           ("learned_rotation", learned, 1.5),
+                           ("learned_rotation", {**learned, "method.smoothing": "0.6"}, 0.5),
+                           ("learned_rotation", {**learned, "method.steps": "0"}, 1.6),
+                           ("infoquant", {}, 1.4), ("quarot", {"method.smoothing": "none"}, 1.5)],
+                          widths={"W4A4-Q4K4V4": 1.0})
+        silent = {"method.smoothing": "0.6", "method.noise_batches": "0"}
+        fixture.make_run(run.folder, [("learned_rotation", {**learned, **silent}, 0.5)], prefix="tz",
+                         samples=False, widths={"W4A4-Q4K4V4": 1.0})
+        run = load_run(run.folder)
+        table = paper_tables.site_rotations(run)
+        self.assertEqual([row[0] for row in table.rows],
+                         ["singlequant", "infoquant", "learned_rotation", "learned_rotation · steps 0"])
+        self.assertIn("learned_rotation means steps 30", table.note)
+        group = next(g for g in run.groups if g.settings == learned)
+        self.assertEqual(table.rows[2][1], tables.loss_cell(group))
+        values = [value for trial in group.trials
+                  for value in trial.learning_details("gradient_noise_end")]
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        self.assertEqual(table.rows[2][5], f"{middle:.2f} ({low:.2f} to {high:.2f})")
+        self.assertEqual((table.rows[0][3], table.rows[0][5], table.rows[3][3]), ("–", "–", "–"))
+        with self.assertRaises(style.Unsupported):
+            paper_tables.site_rotations(self.run_of([("quarot", {}, 1.5)]))
+
+    def test_a_record_of_roundings_is_of_its_largest_matrix(self):
+        (self.base / "construction").mkdir()
+        fixture.write_roundings(self.base / "construction")
+        table = rounding_costs.table(rounding_costs.load(self.base))
+        self.assertEqual(table.head[1:], (("4 bits", "KiB"), ("4 bits", "ms"), ("3 bits", "KiB"),
+                                          ("3 bits", "ms")))
+        self.assertEqual(table.rows[0], ["rtn", "1.2", "0.67", "1.0", "0.67"])
+        self.assertEqual([row[0] for row in table.rows[1:]],
+                         ["uniquanf, one step", "flexround, one step"])
+        path = self.base / "construction" / "roundings.json"
+        text = path.read_text()
+        for wrong, words in ((text.replace('"format_version": 1', '"format_version": 2'),
+                              "expected format"), (text.replace('"seconds"', '"times"'),
+                                                   "lacks seconds"), ("{", "roundings.json: ")):
+            path.write_text(wrong)
+            with self.assertRaisesRegex(RunError, words):
+                rounding_costs.load(self.base)
 
 
 class Published(Folder):
@@ -407,9 +476,38 @@ class Published(Folder):
         self.assertEqual(self.order_of([*rows[:2], ("ruquant", {}, 1.0)]), (2, 3))
         self.assertEqual(self.order_of(rows[:1]), (0, 0))
 
+    def pairs_of(self, design):
+        return published.pairs(published.load(), self.run_of(design), "W4A4-Q4K4V4", "LLaMA-2-7B")
+
     def order_of(self, design):
-        return published.same_order(published.load(), self.run_of(design), "W4A4-Q4K4V4",
-                                    "LLaMA-2-7B")
+        pairs = self.pairs_of(design)
+        return sum(pair.same for pair in pairs), len(pairs)
+
+    def test_pairs_that_are_told_apart_the_other_way_round_are_named(self):
+        rows = [("smoothquant", {}, 0.2), ("duquant", {}, 0.6), ("ruquant", {}, 1.5)]
+        pairs = self.pairs_of(rows)
+        self.assertEqual([pair.told for pair in pairs], [True] * 3)
+        self.assertEqual(published.reversed_words(pairs),
+                         "ruquant behind duquant, smoothquant; duquant behind smoothquant")
+        close = self.pairs_of([*rows[:2], ("ruquant", {}, 0.6)])
+        self.assertFalse(next(pair for pair in close if {pair.first.method, pair.second.method}
+                              == {"duquant", "ruquant"}).told)
+        self.assertEqual(published.reversed_words(self.pairs_of(rows[:1])), "")
+
+    def test_spinquant_by_gptq_is_the_one_that_learned_on_float_weights(self):
+        design = [("spinquant", {"quant.rounding": rounding, "method.weights_in_learning": learned},
+                   loss) for rounding, learned, loss in (("rtn", "true", 0.5), ("gptq", "true", 0.9),
+                                                         ("gptq", "false", 0.4))]
+        number = next(n for n in published.load() if (n.method, n.variant, n.measure)
+                      == ("spinquant", "gptq", published.PERPLEXITY))
+        widths = {number.setting: 1.0}
+        found = published.nearest(self.run_of(design, widths=widths), number)
+        self.assertEqual(found.settings["method.weights_in_learning"], "false")
+        self.assertIsNone(published.nearest(self.run_of(design[:2], widths=widths), number))
+
+    def test_claims_of_speed_stand_among_the_times(self):
+        rows = published.times(published.load()).rows
+        self.assertIn(["singlequant", "1400"], [[row[0], row[4]] for row in rows])
 
     def test_a_letter_stands_for_a_source(self):
         numbers = published.load()

@@ -69,23 +69,68 @@ class Written(unittest.TestCase):
         self.change("ruquant", lambda data: data["metrics"].update({"learning.share": 1.0}))
         self.assertIn("| 50 | 100 % | 50 |", self.table("schedules")[0])
 
-    def test_what_the_short_schedule_reaches_is_taken_from_the_same_places(self):
-        def learn(places):
-            def change(data):
-                data["metrics"].update({"learning.share": 1.0, "learning.held_out_ratio": 0.5})
-                data["learning"] = [{"where": f"layers.{block}", "held_out_initial": 2.0,
-                                     "held_out_final": 2.0 * ratio, "steps": 8}
-                                    for block, ratio in enumerate(places)]
-            return change
-        self.change("ruquant", learn([0.9, 0.4]))
-        short = load.load_run(self.folder)
-        self.change("ruquant", learn([0.5]))
-        for row in tables.schedules(load.load_run(self.folder), short).rows:
-            self.assertEqual(row[4:6], ["0.500", "0.900"])  # of block 1 nothing was learned here
-        self.change("ruquant", lambda data: data["config"].update(
-            {"method.global_reflection": "another"}))
-        for row in tables.schedules(load.load_run(self.folder), short).rows:
-            self.assertEqual(row[4:6], ["0.500", "–"])
+    def schedules(self, **short):
+        """Rows of learned trials on two schedules, the short one with these options besides."""
+        for path in list(self.folder.glob("t*")):
+            data = json.loads((path / "results.json").read_text())
+            if data["method"] != "ruquant":
+                continue
+            data["metrics"].update({"learning.share": 1.0, "learning.held_out_ratio": 0.5})
+            data["config"].update({"method.schedule": "paper", "method.epochs": "20"})
+            fixture.write_trial(path, data)
+            data["trial"] = f"{path.name}s"
+            data["metrics"].update({"learning.held_out_ratio": 0.9, "learning.tokens": 100.0})
+            data["config"].update({"method.schedule": "short", "method.epochs": "3", **short})
+            for each in (data["config"], data["axes"]):
+                each.update(data["config"])
+            fixture.write_trial(self.folder / data["trial"], data)
+        return tables.schedules(load.load_run(self.folder))
+
+    def test_the_short_schedule_is_a_column_beside_the_published_one(self):
+        table = self.schedules()
+        self.assertEqual(table.head[5], "... on the short schedule")
+        self.assertEqual([row[:2] + row[4:6] for row in table.rows],
+                         [[f"ruquant, {widths}", "paper", "0.500", "0.900"]
+                          for widths in ("W4A4-Q4K4V4", "W6A6-Q6K6V6")])
+
+    def test_another_quantizer_or_step_count_is_no_short_schedule(self):
+        for other in ({"quant.weight.clip_ratio": "0.7"}, {"method.smoothing": "none"},
+                      {"method.steps": "4"}):
+            with self.subTest(other):
+                self.setUp()
+                table = self.schedules(**other)
+                self.assertEqual(len(table.rows), 4)
+                self.assertNotIn("... on the short schedule", table.head)
+
+    def test_a_rounding_learns_on_other_windows_in_its_short_schedule(self):
+        design = [("rtn", {"quant.rounding": "uniquanf", "quant.learning.epochs": epochs,
+                           "calibration.windows": windows}, 1.0)
+                  for epochs, windows in (("20", "130"), ("2", "22"))]
+        folder = fixture.make_run(self.folder.parent / "roundings", design, samples=False,
+                                  widths={"W3A16-Q16K16V16": 1.0})
+        for path in folder.glob("t*/results.json"):
+            data = json.loads(path.read_text())
+            data["metrics"]["learning.tokens"] *= float(data["config"]["quant.learning.epochs"])
+            path.write_text(json.dumps(data))
+        table = tables.schedules(load.load_run(folder))
+        self.assertEqual([row[0] for row in table.rows], ["rtn, W3A16-Q16K16V16"])
+        self.assertEqual(table.rows[0][4:6], ["0.900", "0.900"])
+
+    def test_memory_is_the_most_of_all_trials_that_share_a_plan(self):
+        design = [("quarot", {"quant.rounding": rounding, "method.smoothing": alpha}, 0.5)
+                  for rounding in ("rtn", "gptq") for alpha in ("0.6", "none")]
+        folder = fixture.make_run(self.folder.parent / "shared", design, samples=False)
+        for path in folder.glob("t*"):
+            config = json.loads((path / "results.json").read_text())["config"]
+            timing = json.loads((path / "timing.json").read_text())
+            drew = config["quant.rounding"] == "rtn" and config["method.smoothing"] == "0.6"
+            timing["peak_memory_mib"] = 900.0 if drew else 400.0
+            (path / "timing.json").write_text(json.dumps(timing))
+        rows = tables.cost(load.load_run(folder)).rows
+        self.assertEqual({row[0]: row[-2] for row in rows}, {
+            "quarot (α=0.6, rtn rounding)": "900", "quarot (α=0.6, gptq rounding)": "900",
+            "quarot (no smoothing, rtn rounding)": "400",
+            "quarot (no smoothing, gptq rounding)": "400"})
 
     def test_one_changed_value_changes_the_table(self):
         before = self.table("perplexity")
@@ -95,8 +140,16 @@ class Written(unittest.TestCase):
         self.assertIn("| quarot | 77.00 ± 0.00 |", after[0])
 
     def test_a_lost_model_is_named(self):
+        self.assertNotIn("Diverged", self.table("loss")[0])
         self.change("rtn", lambda data: data.update(diverged="a loss of 12 nats"))
-        self.assertIn("(diverged)", self.table("loss")[0])
+        self.change("quarot", lambda data: data.update(
+            diverged="by hand" if data["seed"] < 3 and "W4" in data["widths"] else ""))
+        for name in ("loss", "perplexity"):
+            table = self.table(name)[0]
+            self.assertRegex(table, r"\| rtn \| [\d.]+ (± [\d.]+ )?\(diverged\) \|")
+            self.assertRegex(table, r"\| quarot \| [\d.]+ ± [\d.]+ \(diverged, 2 of 3\) \| [\d.]+ ± "
+                                    r"[\d.]+ \|")
+            self.assertIn("Diverged, n of m:", table)
         self.change("rtn", lambda data: data["metrics"].update(nll_over_float=None))
         self.assertRegex(self.table("loss")[0], r"\| rtn \| diverged \|")
 
