@@ -100,8 +100,10 @@ WORDS = {"quant.rounding": "{} rounding", "quant.activation_levels": "{} levels"
          "method.finetune_evaluations": "{} evaluations", "method.art_tokens": "ART of {} tokens",
          "method.fit": "fitted to {}", "method.urt_form": "URT by {}"}
 SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order",
-            "method.art": "ART", "method.urt": "URT", "method.learn_clips": "learned clips",
-            "method.weights_in_learning": "rounded weights in learning"}
+            "method.art": "ART", "method.urt": "URT", "method.learn_clips": "learned clips"}
+PAIRS = {("method.preset", "duquant"): "as duquant smooths",
+         ("method.weights_in_learning", "true"): "learned on rounded weights",
+         ("method.weights_in_learning", "false"): "learned on float weights"}
 # Rules of the grid of weights; the second's range holds zero.
 GRIDS = {"omniquant": "min-max", "quarot_weight": "min-max with zero"}
 
@@ -120,8 +122,8 @@ def grid_words(config: dict) -> str:
 def _setting_words(key: str, value: str) -> str:
     name = key.removeprefix("method.").replace("_", " ").replace("global reflection", "reflection")
     name = SWITCHES.get(key, name)
-    if (key, value) == ("method.preset", "duquant"):
-        return "as duquant smooths"
+    if (key, value) in PAIRS:
+        return PAIRS[key, value]
     if key in ("method.preset", "method.rotation", "method.partition"):
         return value
     if key == "quant.weight.rule":

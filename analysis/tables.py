@@ -126,7 +126,7 @@ def _with_mark(text: str, group) -> str:
     if not group.diverged or text == phrases.DIVERGED:
         return text
     seeds = len(group.trials)
-    return f"{text} ({phrases.DIVERGED}{f', {group.diverged} of {seeds}' if seeds > 1 else ''})"
+    return f"{text} ({phrases.DIVERGED}{f' {group.diverged}/{seeds}' if seeds > 1 else ''})"
 
 
 # What ± stands for in the cells of a function.
@@ -144,7 +144,7 @@ def diverged_note(groups) -> str:
     """What the mark means, where a cell has it."""
     if not any(group.diverged for group in groups):
         return ""
-    return "Diverged, n of m: so many seeds lose more than guessing among all tokens does. "
+    return "Diverged n/m: so many of the seeds lose more than guessing among all tokens does. "
 
 
 def cost(run: Run) -> Table:

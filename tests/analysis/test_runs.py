@@ -165,7 +165,7 @@ class Gathering(RunFolder):
             "quant.weight.rule": "omniquant", "quant.weight.group_size": "0",
             "method.weights_in_learning": "false"}),
             ["as duquant smooths", "ART of massive tokens", "no URT",
-             "no rounded weights in learning", "no groups", "min-max grid"])
+             "learned on float weights", "no groups", "min-max grid"])
 
 
 class Unfinished(RunFolder):

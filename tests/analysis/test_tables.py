@@ -147,9 +147,9 @@ class Written(unittest.TestCase):
         for name in ("loss", "perplexity"):
             table = self.table(name)[0]
             self.assertRegex(table, r"\| rtn \| [\d.]+ (± [\d.]+ )?\(diverged\) \|")
-            self.assertRegex(table, r"\| quarot \| [\d.]+ ± [\d.]+ \(diverged, 2 of 3\) \| [\d.]+ ± "
+            self.assertRegex(table, r"\| quarot \| [\d.]+ ± [\d.]+ \(diverged 2/3\) \| [\d.]+ ± "
                                     r"[\d.]+ \|")
-            self.assertIn("Diverged, n of m:", table)
+            self.assertIn("Diverged n/m:", table)
         self.change("rtn", lambda data: data["metrics"].update(nll_over_float=None))
         self.assertRegex(self.table("loss")[0], r"\| rtn \| diverged \|")
 
