@@ -342,7 +342,8 @@ def write_roundings(folder) -> None:
              "bytes": size * 32 * bits / 8.0 + extra, "floor_seconds": 1e-6,
              "seconds": [size * 1e-5 * (1 + 0.02 * i) for i in range(5)]}
             for bits in (4, 3) for size in (32, 64) for name, what, extra in
-            (("rtn", "round", 256), ("uniquanf", "step", 512), ("flexround", "step", 256))]
+            (("rtn", "round", 256), ("uniquanf_init", "round", 512), ("uniquanf", "step", 512),
+             ("flexround", "step", 256))]
     (folder / "roundings.json").write_text(json.dumps({
         "format": "ruquant-rounding", "format_version": 1,
         "machine": {"cpu": "made-up CPU", "threads": 1}, "rows": rows}))
