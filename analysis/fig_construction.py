@@ -1,7 +1,6 @@
 """What the transform of one site costs to build against the width of the site, beside the least
 that its products take: from the record of the construction benchmark, not from a run."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +8,11 @@ from pathlib import Path
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from analysis import stats, style
-from analysis.runs import RunError
+from analysis.benchmarks import read_record
 
 NAME = "construction"
 TITLE = "Time to build the transform of one site against its width"
-FORMAT, FORMAT_VERSION = "ruquant-construction", 1
+FORMAT = "ruquant-construction"
 ROW_KEYS = ("method", "width", "seconds", "flops", "floor_seconds")
 
 
@@ -29,21 +28,9 @@ class Record:
 
 def load(folder) -> Record:
     """Reads construction.json of a folder. RunError naming what is wrong with it."""
-    path = Path(folder) / "construction.json"
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if (data["format"], data["format_version"]) != (FORMAT, FORMAT_VERSION):
-            raise RunError(f"{path}: expected format {FORMAT!r}, version {FORMAT_VERSION}")
-        for row in data["rows"]:
-            missing = [key for key in ROW_KEYS if key not in row]
-            if missing or not row["seconds"]:
-                raise RunError(f"{path}: a row lacks {', '.join(missing) or 'seconds'}")
-        conditions = {key: data[key] for key in ("tokens", "block_size") if key in data}
-        return Record(data["machine"], conditions, data["rows"])
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: {error!r}") from None
+    data = read_record(Path(folder) / "construction.json", FORMAT, ROW_KEYS)
+    conditions = {key: data[key] for key in ("tokens", "block_size") if key in data}
+    return Record(data["machine"], conditions, data["rows"])
 
 
 def draw(record: Record, folder):

@@ -1,18 +1,17 @@
 """What it costs to round one weight matrix and to hold it, from the record of ruq_rounding_bench:
 bytes of the stored form, and the time to round, or of one step where a rounding learns."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from analysis import tables
+from analysis.benchmarks import read_record
 from analysis.load import OPTIONAL_FILES
-from analysis.runs import RunError
 
 NAME = "rounding_costs"
-FORMAT, FORMAT_VERSION = "ruquant-rounding", 1
+FORMAT = "ruquant-rounding"
 ROW_KEYS = ("rounding", "what", "bits", "rows", "columns", "bytes", "seconds", "floor_seconds")
 
 
@@ -31,20 +30,10 @@ class Record:
 
 def load(runs_folder) -> Record:
     """Reads the record. RunError naming what is wrong with it."""
-    path = Path(runs_folder) / OPTIONAL_FILES["roundings"]
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if (data["format"], data["format_version"]) != (FORMAT, FORMAT_VERSION):
-            raise RunError(f"{path}: expected format {FORMAT!r}, version {FORMAT_VERSION}")
-        for row in data["rows"]:
-            missing = [key for key in ROW_KEYS if key not in row]
-            if missing or not row["seconds"]:
-                raise RunError(f"{path}: a row lacks {', '.join(missing) or 'seconds'}")
-        largest = max(map(_shape, data["rows"]), key=np.prod)
-        return Record(data["machine"], "{} by {}".format(*largest),
-                      [row for row in data["rows"] if _shape(row) == largest])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: {error!r}") from None
+    data = read_record(Path(runs_folder) / OPTIONAL_FILES["roundings"], FORMAT, ROW_KEYS)
+    largest = max(map(_shape, data["rows"]), key=np.prod)
+    return Record(data["machine"], "{} by {}".format(*largest),
+                  [row for row in data["rows"] if _shape(row) == largest])
 
 
 def _shape(row) -> tuple:

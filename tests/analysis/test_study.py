@@ -416,7 +416,7 @@ class StudyTables(Folder):
                                           ("3 bits", "ms")))
         self.assertEqual(table.rows[0], ["rtn", "1.2", "0.67", "1.0", "0.67"])
         self.assertEqual([row[0] for row in table.rows[1:]],
-                         ["uniquanf, one step", "flexround, one step"])
+                         ["uniquanf_init", "uniquanf, one step", "flexround, one step"])
         path = self.base / "construction" / "roundings.json"
         text = path.read_text()
         for wrong, words in ((text.replace('"format_version": 1', '"format_version": 2'),
