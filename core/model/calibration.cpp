@@ -150,8 +150,9 @@ std::vector<std::int32_t> ModelSession<S>::windows(Index count, Index length,
   std::vector<Index> begins = draws.take(count);
   if (!held_out) return cut(begins, length);
   std::vector<Index> train, judging;
-  for (Index w = 0; w < count; ++w)
+  for (Index w = 0; w < count; ++w) {
     (held_out(w) ? judging : train).push_back(begins[static_cast<std::size_t>(w)]);
+  }
   draws.keep_apart(train, judging);
   auto next = train.begin();
   for (Index w = 0; w < count; ++w) {
