@@ -450,7 +450,9 @@ def _changes(run: Run) -> dict:
             both = stats.wider(d.pair.seeds, d.pair.windows)
             own[f"minus.{d.axis.removeprefix('method.')}.{d.changed[d.axis]}"] = \
                 phrases.signed(both)
-    tuned = [run.pick("ruquant", widths, {**TUNED, "method.preset": preset})
+    blocks = base.trials[0].config.get("method.block_size")
+    tuned = [run.pick("ruquant", widths, {**TUNED, "method.preset": preset,
+                                          "method.block_size": blocks})
              for preset in ("paper", "official")]
     if all(tuned) and tuned[0] is not tuned[1]:
         own |= {f"tuned-paper.{key}": text for key, text in phrases.compared(*tuned).items()}
