@@ -99,7 +99,7 @@ def spread(quarters: tuple, form: str) -> str:
 
 def _learned(run: Run) -> dict:
     starts = {method: run.pick(method, WIDTHS, options) for method, options in STARTS.items()}
-    art = _part_of_singlequant(run, "art")
+    closed = {name: _part_of_singlequant(run, name) for name in ("art", "tokens", "tokens-massive")}
     groups = {name: group for name, asked in LEARNED.items()
               if (group := run.pick(asked[0], WIDTHS, asked[1]))}
     found = {}
@@ -115,7 +115,7 @@ def _learned(run: Run) -> dict:
             quarters = quartiles(group, key)
             if quarters:
                 own[short] = spread(quarters, form)
-        for short, other in (("start", starts[group.method]), ("art", art)):
+        for short, other in {"start": starts[group.method], **closed}.items():
             if other:
                 own |= {f"{short}.{key}": text
                         for key, text in phrases.compared(group, other).items()}

@@ -28,7 +28,8 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.levels.method.clipped.choice.minus                the other levels against these
     mechanisms.levels.weights.method.choice .minus               the same of weights, min-max grids
     mechanisms.learned.name.loss .held-out .noise-start .noise-end .promise-start .promise-end
-        .variation .start.word .start.difference .art.word .art.difference
+        .variation .start.word .start.difference .art.word .art.difference, and as .art also .tokens
+        and .tokens-massive: SingleQuant fitted to many tokens
                                                of LEARNED (mechanism_numbers): against its start, and
                                                against SingleQuant's first rotation
     mechanisms.learned.least                   the objective with the least held-out site error
