@@ -28,10 +28,11 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.levels.method.clipped.choice.minus                the other levels against these
     mechanisms.levels.weights.method.choice .minus               the same of weights, min-max grids
     mechanisms.learned.name.loss .held-out .noise-start .noise-end .promise-start .promise-end
-        .variation .start.word .start.difference .art.word .art.difference, and as .art also .tokens
-        and .tokens-massive: SingleQuant fitted to many tokens
-                                               of LEARNED (mechanism_numbers): against its start, and
-                                               against SingleQuant's first rotation
+        .variation .start.word .start.difference .art.word .art.difference
+        .tokens.word .tokens.difference, tokens-massive likewise
+                                               of LEARNED (mechanism_numbers): against its start,
+                                               against SingleQuant's first rotation, and against
+                                               both of them fitted to many tokens
     mechanisms.learned.least                   the objective with the least held-out site error
     mechanisms.singlequant.part .part.minus    loss, and difference to all of it; SINGLEQUANT_PARTS
     mechanisms.singlequant.no-massive          sites without massive tokens
