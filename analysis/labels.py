@@ -102,6 +102,7 @@ WORDS = {"quant.rounding": "{} rounding", "quant.activation_levels": "{} levels"
 SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-order",
             "method.art": "ART", "method.urt": "URT", "method.learn_clips": "learned clips"}
 PAIRS = {("method.preset", "duquant"): "as duquant smooths",
+         ("quant.weight.group_size", "0"): "no groups",
          ("method.weights_in_learning", "true"): "learned on rounded weights",
          ("method.weights_in_learning", "false"): "learned on float weights"}
 # Rules of the grid of weights; the second's range holds zero.
@@ -128,8 +129,6 @@ def _setting_words(key: str, value: str) -> str:
         return value
     if key == "quant.weight.rule":
         return f"{GRIDS.get(value, value)} grid"
-    if (key, value) == ("quant.weight.group_size", "0"):
-        return "no groups"
     if key in WORDS:
         return WORDS[key].format(value)
     if key == "method.smoothing" and number(value) is not None:

@@ -81,12 +81,14 @@ class Cost final : public ceres::FirstOrderFunction {
     double best_loss = std::numeric_limits<double>::infinity();
     Directions best;
     FineTuneReport report;
+
+    bool spent() const { return max_evaluations > 0 && report.evaluations >= max_evaluations; }
   };
 
   Cost(State& state, int size) : state_(state), size_(size) {}
 
   bool Evaluate(const double* parameters, double* cost, double* gradient) const override {
-    if (spent()) return false;  // Ceres gives up, and the best point stands
+    if (state_.spent()) return false;  // Ceres gives up, and the best point stands
     Directions point = state_.best;
     split(Eigen::Map<const Vector<double>>(parameters, size_), point);
     Directions slope;
@@ -109,10 +111,6 @@ class Cost final : public ceres::FirstOrderFunction {
   int NumParameters() const override { return size_; }
 
  private:
-  bool spent() const {
-    return state_.max_evaluations > 0 && state_.report.evaluations >= state_.max_evaluations;
-  }
-
   State& state_;
   int size_;
 };
@@ -256,9 +254,7 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamp
 
   for (std::size_t i = 0; i < omega.size(); ++i) omega[i] = unit(state.best[i]);
   state.report.iterations = iterations_of(summary);
-  state.report.termination = summary.termination_type == ceres::FAILURE &&
-                                     state.report.evaluations > 0 &&
-                                     state.report.evaluations == options.max_evaluations
+  state.report.termination = state.spent() && summary.termination_type == ceres::FAILURE
                                  ? fmt::format("Spent all {} evaluations.", options.max_evaluations)
                                  : summary.message;
   return std::move(state.report);

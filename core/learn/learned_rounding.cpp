@@ -94,11 +94,6 @@ class Weights {
   }
 
  private:
-  // It rounds afresh at every step; on even levels the filter is the clamp's own gradient.
-  static UniquanfOptions flexround_options() {
-    return {.mapping = "direct", .mapping_period = 1, .gradient_filter = true};
-  }
-
   BlockLearningOptions learn_;
   bool levels_learn_;
   UniquanfOptions options_;
@@ -189,6 +184,10 @@ LearningRecord learn(const BlockTask<S>& task, Weights& weights) {
 }
 
 }  // namespace
+
+UniquanfOptions flexround_options() {
+  return {.mapping = "direct", .mapping_period = 1, .gradient_filter = true};
+}
 
 template <class S>
 void learned_rounding(const BlockTask<S>& task) {

@@ -15,6 +15,10 @@
 
 namespace ruq {
 
+/// FlexRound in terms of UniQuanF: it rounds afresh at every step, and on even levels the filter is
+/// the clamp's own gradient.
+UniquanfOptions flexround_options();
+
 /// Rounds the weights of the block in place and reports (RoundingHelp::learner). Error if the plan
 /// has levels of its own for activations, or leaves no window to learn from.
 template <class S>

@@ -80,15 +80,13 @@ void smooth(CalibrationSession<S>& session, const SmoothingOptions& options, Pla
   const ChannelMaxima& maxima = session.channel_maxima();
   for (const Site& site : session.sites()) {
     const auto layer = static_cast<std::size_t>(site.layer);
-    if (options.behind_norms) {
-      if (!has_norm(site.kind)) continue;
-      plan.layers[layer][site.kind].folded.append(Scale<double>{
-          own_scale(session, site, maxima[layer][site.kind], *options.alpha).cwiseInverse()});
-      continue;
-    }
+    if (options.behind_norms && !has_norm(site.kind)) continue;
+    const Vector<double>& site_maxima = maxima[layer][site.kind];
     const Vector<double> scale =
-        smoothing_scale(maxima[layer][site.kind], session.weight(site.layer, key_linear(site.kind)),
-                        *options.alpha);
+        options.behind_norms
+            ? own_scale(session, site, site_maxima, *options.alpha)
+            : smoothing_scale(site_maxima, session.weight(site.layer, key_linear(site.kind)),
+                              *options.alpha);
     SitePlan& planned = plan.layers[layer][site.kind];
     const bool grouped = config.heads != config.kv_heads;
     if (site.kind != SiteKind::attn_out) {

@@ -12,7 +12,6 @@
 // the tokens, the larger, measured a moment before.
 #include <algorithm>
 #include <iostream>
-#include <sstream>
 
 #include "bench/record.hpp"
 #include "ruquant/base/rng.hpp"
@@ -140,18 +139,6 @@ void run(const std::string& out, std::vector<Index> widths) {
 }  // namespace ruq
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::cerr << "ruq_construction_bench OUT.json [widths 576,1024,...]\n";
-    return 2;
-  }
-  std::vector<ruq::Index> widths;
-  std::stringstream list(argc > 2 ? argv[2] : "576,1024,1536,2048,4096,8192,11008,14336");
-  for (std::string width; std::getline(list, width, ',');) widths.push_back(std::stol(width));
-  try {
-    ruq::run(argv[1], widths);
-  } catch (const std::exception& problem) {
-    std::cerr << "ruq_construction_bench: " << problem.what() << "\n";
-    return 2;
-  }
-  return 0;
+  return ruq::bench::record_main(argc, argv, "ruq_construction_bench", "widths",
+                                 "576,1024,1536,2048,4096,8192,11008,14336", ruq::run);
 }

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -47,6 +49,26 @@ inline void write_record(const std::string& out, const std::string& format, cons
   file << json.dump(1) << "\n";
   file.close();
   if (!file) fail("{}: cannot be written", out);
+}
+
+/// The program NAME OUT.json [WHAT a,b,...]: calls run(out, numbers of the list or of `usual`).
+inline int record_main(int argc, char** argv, const std::string& name, const std::string& what,
+                       const std::string& usual,
+                       const std::function<void(const std::string&, std::vector<Index>)>& run) {
+  if (argc < 2) {
+    std::cerr << name << " OUT.json [" << what << " " << usual << "]\n";
+    return 2;
+  }
+  std::vector<Index> numbers;
+  std::stringstream list(argc > 2 ? argv[2] : usual);
+  for (std::string one; std::getline(list, one, ',');) numbers.push_back(std::stol(one));
+  try {
+    run(argv[1], std::move(numbers));
+  } catch (const std::exception& problem) {
+    std::cerr << name << ": " << problem.what() << "\n";
+    return 2;
+  }
+  return 0;
 }
 
 }  // namespace ruq::bench

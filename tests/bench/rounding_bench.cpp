@@ -14,10 +14,10 @@
 // and upstream gradient to values and gradients.
 #include <cmath>
 #include <iostream>
-#include <sstream>
 
 #include "bench/record.hpp"
 #include "ruquant/base/rng.hpp"
+#include "ruquant/learn/learned_rounding.hpp"
 #include "ruquant/quant/rounding.hpp"
 
 namespace ruq {
@@ -69,8 +69,7 @@ class Subject {
     const bool levels = name == "uniquanf";
     const Matrix<double> weight = weight_.cast<double>();
     const Matrix<double> upstream = Stream(1, "upstream").normal(weight.rows(), weight.cols());
-    const UniquanfOptions options =
-        levels ? options_.uniquanf : UniquanfOptions{.mapping = "direct", .mapping_period = 1};
+    const UniquanfOptions options = levels ? options_.uniquanf : flexround_options();
     const UniquanfParameters<double> parameters =
         levels ? unified_start(weight, spec_, options) : uniform_start(weight, spec_);
     Codes codes;
@@ -144,18 +143,5 @@ void run(const std::string& out, const std::vector<Index>& widths) {
 }  // namespace ruq
 
 int main(int argc, char** argv) {
-  if (argc < 2) {
-    std::cerr << "ruq_rounding_bench OUT.json [bits 4,3,2]\n";
-    return 2;
-  }
-  std::vector<ruq::Index> bits;
-  std::stringstream list(argc > 2 ? argv[2] : "4,3,2");
-  for (std::string one; std::getline(list, one, ',');) bits.push_back(std::stol(one));
-  try {
-    ruq::run(argv[1], bits);
-  } catch (const std::exception& problem) {
-    std::cerr << "ruq_rounding_bench: " << problem.what() << "\n";
-    return 2;
-  }
-  return 0;
+  return ruq::bench::record_main(argc, argv, "ruq_rounding_bench", "bits", "4,3,2", ruq::run);
 }
