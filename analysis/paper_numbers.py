@@ -103,12 +103,15 @@ DEPTHS = ("W4A4-Q4K4V4", "W4A4-Q16K16V16", "W6A6-Q6K6V6")  # at which comparison
 # Others that are compared, at all widths.
 PAIRS = (("quarot", "duquant"), ("quarot-unsmoothed", "duquant"), ("duquant-lwc", "duquant"),
          ("spinquant", "quarot-unsmoothed"), ("infoquant", "quarot-unsmoothed"),
-         ("smoothquant", "omniquant"), ("smoothquant", "rtn"))
+         ("smoothquant", "omniquant"), ("smoothquant", "rtn"),
+         *(("singlequant-tokens", name) for name in ("singlequant", "quarot", "duquant")))
 
 # variant → options of its trials; those that a method does not have are no obstacle. A group that
 # departs from the most common settings of its method in any other option is no variant.
 VARIANTS = {
-    "rtn": {}, "singlequant": {}, "omniquant": {},
+    "rtn": {}, "omniquant": {},
+    "singlequant": {"method.fit": "token", "method.art_tokens": "all"},
+    "singlequant-tokens": {"method.fit": "tokens", "method.art_tokens": "massive"},
     "smoothquant": {"method.preset": "duquant"},
     "smoothquant-official": {"method.preset": "official"},
     "quarot": {"method.smoothing": "0.6"}, "quarot-unsmoothed": {"method.smoothing": "none"},

@@ -31,8 +31,8 @@ LEVELS = [(method, {**options, "quant.activation_levels": name}, loss)
           for method, options in (("rtn", {}), ("smoothquant", {"method.preset": "duquant"}),
                                   ("quarot", {"method.smoothing": "0.6"}), ("ruquant", {}),
                                   ("duquant", {"method.lwc": "false"}),
-                                  *((name, {}) for name in ("singlequant", "infoquant", "spinquant",
-                                                            "flatquant")))
+                                  ("singlequant", paper_numbers.VARIANTS["singlequant"]),
+                                  *((name, {}) for name in ("infoquant", "spinquant", "flatquant")))
           for name, loss in fixture.LEVELS.items()]
 MIN_MAX = {"quant.weight.rule": "omniquant", "quant.weight.search": "false"}
 WEIGHT_LEVELS = [(method, {**MIN_MAX, "quant.rounding": name,
