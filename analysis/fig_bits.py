@@ -77,7 +77,8 @@ def _draw_line(panel, label, groups, widths, shift, look, limits) -> list:
 
 def _caption(run: Run, groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
-    return ("Marker: mean over seeds; bar: 95 % t-interval over seeds, cut at the panel's edge; "
+    return ("Marker: mean over seeds; bar: 95 % t-interval over seeds, cut at the panel's edge, "
+            "none where nothing is drawn at random; "
             "methods are set apart for legibility. Lines join settings that differ in their bits "
             "alone: of weights (W), inputs of linear layers (A), queries, keys and values (Q, K, "
             f"V). {run.base_note(groups)} {style.provenance(trials)}").replace("  ", " ")

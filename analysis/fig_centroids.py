@@ -34,6 +34,25 @@ def draw(run: Run, folder):
     return style.save(sheet, folder, NAME, rows)
 
 
+def shift_shares(group, kind: str, side: str = "after") -> list:
+    """Of every seed, what the shift of the centroids of inner bins adds to the error, over Δ²/12,
+    which a density that is flat inside the bins would have: 12 Σ p (c − m)² / (Δ² Σ p), mean over
+    layers. Not pooled, or shifts of layers would cancel."""
+    shares = []
+    for trial in group.trials:
+        layers = [sides[side] for site, sides in trial.bins().items()
+                  if site.rpartition(".")[2] == kind]
+        if layers:
+            shares.append(float(np.mean([_shift_share(layer) for layer in layers])))
+    return shares
+
+
+def _shift_share(layer) -> float:
+    share = np.asarray(layer["share"])[1:-1]
+    shift = np.nan_to_num(np.asarray(layer["shift"])[1:-1])
+    return 12 * float(np.sum(share * shift**2) / np.sum(share))
+
+
 def _binned(run: Run) -> tuple:
     """The fewest bits at which bins were recorded, and the bases with kind → side → curves."""
     for widths in run.widths:
@@ -129,8 +148,8 @@ def _site_words(sites) -> str:
     kinds = {}
     for kind in [*(kind for kind in KINDS if kind in layers), *sorted(set(layers) - set(KINDS))]:
         kinds.setdefault(tuple(sorted(layers[kind])), []).append(KINDS.get(kind, kind))
-    return "; ".join(f"{', '.join(names)} of layers {', '.join(map(str, own))}"
-                     for own, names in kinds.items())
+    return "; ".join(f"{', '.join(names)} of layer{'s' if len(own) > 1 else ''} "
+                     f"{', '.join(map(str, own))}" for own, names in kinds.items())
 
 
 def _caption(run: Run, found) -> str:
@@ -143,8 +162,8 @@ def _caption(run: Run, found) -> str:
     sites = {site for trial in trials for site in trial.bins()}
     return ("Entries of held-out tokens in the bins of the activation quantizer, layers pooled by "
             f"kind of site ({_site_words(sites)}). Top: centroid of a bin over its midpoint, in "
-            "steps, without the outermost bins, where the range ends; zero is where the midpoint "
-            "is the best level. Middle: density of the place inside a bin, over all bins but the "
+            "steps, without the outermost bins, where the range ends, and bins with less than "
+            f"{LEAST_SHARE:g} of the entries; zero is where the midpoint is the best level. Middle: density of the place inside a bin, over all bins but the "
             "outermost; one is uniform. Bottom: use of the codes. Line: mean over seeds; shade: "
             f"95 % t-interval over seeds. {plain}{run.base_note(groups)} "
             f"{style.provenance(trials)}").replace("  ", " ")

@@ -78,5 +78,5 @@ def _caption(run: Run, groups) -> str:
             f"{' / '.join(str(t) for t in threads)} thread{plural}, without the channel maxima, "
             "which all methods share. Marker: "
             "median cost, mean loss over seeds; bars: lowest to highest cost, 95 % t-interval of "
-            f"the loss over seeds. Left and down is better. {run.base_note(groups)} "
+            "the loss over seeds, none where nothing is drawn at random. Left and down is better. {run.base_note(groups)} "
             f"{style.provenance(trials)}").replace("  ", " ")

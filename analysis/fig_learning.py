@@ -17,7 +17,7 @@ def draw(run: Run, folder):
     if not lines:
         raise style.Unsupported("nothing was learned block by block")
     widths = [name for name in run.widths if any(g.widths == name for g, _ in lines)]
-    names = run.among([group for group, _ in lines])
+    names = _names(run, [group for group, _ in lines])
     labels = sorted(set(names.values()))
     columns = min(len(widths), 2)
     floors = -(-len(widths) // columns)
@@ -42,6 +42,26 @@ def draw(run: Run, folder):
         panel.set_ylabel("after over before")
     sheet.legend(below=True)
     return style.save(sheet, folder, NAME, rows)
+
+
+def _names(run: Run, groups) -> dict:
+    """label → name: by the optimizer where that tells the groups of RUQuant apart, else by where the
+    groups of a method differ."""
+    names = run.among(groups)
+    tuned = {group.label: _tuned_by(group.trials[0].config) for group in groups
+             if group.method == "ruquant"}
+    if len(set(tuned.values())) == len(tuned):
+        names |= tuned
+    return names
+
+
+def _tuned_by(config: dict) -> str:
+    if config.get("method.global_reflection") == "optimized":
+        return "ruquant · smooth objective"
+    if config.get("method.finetune_optimizer") != "lbfgs":
+        return "ruquant · AdamW"
+    budget = config.get("method.finetune_evaluations", "0")
+    return "ruquant · L-BFGS" + ("" if budget == "0" else f", {budget} evaluations")
 
 
 def _curve(group) -> dict:

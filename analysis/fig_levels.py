@@ -106,7 +106,8 @@ def _row(axis, label, choice, group, base) -> dict:
 
 def _caption(groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
-    return ("Marker: mean over seeds; bar: 95 % t-interval over seeds, cut at the panel's edge. "
+    return ("Marker: mean over seeds; bar: 95 % t-interval over seeds, cut at the panel's edge, "
+            "none where nothing is drawn at random. "
             "Centroids keep the thresholds of the uniform grid and move each level to the mean of "
             "what falls into its bin; Lloyd-Max moves thresholds too. Levels of activations are "
             "fitted once to calibration tokens, scaled to each token's range; those of weights to "

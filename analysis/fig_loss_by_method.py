@@ -92,8 +92,8 @@ def _draw_group(run: Run, panel, group, place, limits) -> list:
         panel.plot(group.losses, np.full(len(group.losses), place - 0.27), linestyle="none",
                    marker="o", markersize=1.8, color=style.INK, markeredgewidth=0, zorder=5)
     ppl = stats.mean_interval([trial.ppl for trial in group.trials])
-    text = f"{ppl.mean:,.2f}" if ppl.mean < 100 else f"{ppl.mean:,.0f}" if ppl.mean < 1e5 else \
-        f"{ppl.mean:.0e}"
+    text = f"{ppl.mean:,.2f}" if ppl.mean < 100 else f"{ppl.mean:,.0f}" if ppl.mean < 1e4 else \
+        f"{ppl.mean / 1000:,.0f}k" if ppl.mean < 1e7 else f"{ppl.mean:.0e}"
     panel.text(1.13, place, text if math.isfinite(ppl.mean) else "–",
                transform=panel.get_yaxis_transform(), ha="right", va="center", size=6.5,
                color=style.MUTED)

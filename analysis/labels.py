@@ -103,6 +103,8 @@ SWITCHES = {"quant.weight.search": "range search", "quant.gptq.act_order": "act-
             "method.art": "ART", "method.urt": "URT", "method.learn_clips": "learned clips"}
 PAIRS = {("method.preset", "duquant"): "as duquant smooths",
          ("quant.weight.group_size", "0"): "no groups",
+         ("method.queries_keys", "hadamard"): "queries, keys turned",
+         ("method.queries_keys", "none"): "queries, keys as they are",
          ("method.weights_in_learning", "true"): "learned on rounded weights",
          ("method.weights_in_learning", "false"): "learned on float weights"}
 # Rules of the grid of weights; the second's range holds zero.

@@ -22,6 +22,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     run.trend.claim                            verdict on one; `claim` as slug() spells it
     sites.measure.method.kind                  of single sites, as fig_uniformity names measures
     sites.measure.gaussian.narrow .wide        of Gaussian tokens, of the narrowest and widest site
+    sites.shift_share.method.kind              percent of Δ²/12 that the centroids of inner bins cost
     mechanisms.levels.method.choice            loss at levels of activations, as fig_levels has them,
     mechanisms.levels.method.choice.minus      and its difference to midpoints
     mechanisms.levels.method.clipped           midpoints of a grid that is clipped as in baselines
@@ -37,6 +38,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.singlequant.part .part.minus    loss, and difference to all of it; SINGLEQUANT_PARTS
     mechanisms.singlequant.no-massive          sites without massive tokens
     mechanisms.tuning.name.evaluations .tokens (of a block) .improved (percent of blocks) .held-out
+        .median (of the same) .foremost (the block that gains most) .foremost.held-out
                                                TUNED, and optimized
     mechanisms.rounding.name.widths            with loss, bits, mib, seconds or held-out in front of
                                                the name; ROUNDINGS
@@ -47,14 +49,15 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
                                                rounding-N: with N calibration windows
     second_model.blocks.method.size.widths     loss at other block sizes, where these were varied
     second_model.blocks.word.method.size.widths .difference      against QuaRot
+    second_model.blocks.minus-base.method.size.widths            against the usual blocks
     baselines.order.widths.model               pairs of methods in the published order of a model,
     baselines.told.widths.model                how many of these are told apart,
     baselines.reversed.widths.model            how many are told apart the other way round, and
     baselines.reversed-pairs.widths.model      which
     ablations.default .default.seeds .changes .changes.seeds .changes.below .changes.lower
-                                               the default, single changes of it, their fewest
-                                               seeds, how many have a lower mean, and how many
-                                               are said to be lower
+        .changes.lower-names                   the default, single changes of it, their fewest
+                                               seeds, how many have a lower mean, and how many and
+                                               which are said to be lower
     ablations.minus.option.value               a change of one option against the default
     ablations.tuned-paper.word .difference     tuned reflections of preset paper against official
     paper_schedules.learners                   that were run on both schedules
@@ -86,9 +89,9 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis import (compare, departures, fig_construction, fig_levels, fig_tasks,  # noqa: E402
-                      fig_uniformity, mechanism_numbers, phrases, published, rounding_costs, stats,
-                      style, tables)
+from analysis import (compare, departures, fig_centroids, fig_construction,  # noqa: E402
+                      fig_levels, fig_tasks, fig_uniformity, mechanism_numbers, phrases, published,
+                      rounding_costs, stats, style, tables)
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.labels import GRIDS, WEIGHTS, grid_words, width_family  # noqa: E402
 from analysis.load import OPTIONAL_FILES, OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
@@ -98,7 +101,7 @@ RUNS = ("baselines", "mechanisms", "ablations", "sites", "weight_only", "second_
         *OPTIONAL_RUNS)
 # whose groups are named variants
 LOSS_RUNS = ("baselines", "weight_only", "second_model", "wikitext2", "articles")
-COMPARED = ("ruquant", "ruquant-finetuned")
+COMPARED = ("ruquant", "ruquant-finetuned", "ruquant-unsmoothed")
 DEPTHS = ("W4A4-Q4K4V4", "W4A4-Q16K16V16", "W6A6-Q6K6V6")  # at which comparisons are written
 # Others that are compared, at all widths.
 PAIRS = (("quarot", "duquant"), ("quarot-unsmoothed", "duquant"), ("duquant-lwc", "duquant"),
@@ -106,18 +109,24 @@ PAIRS = (("quarot", "duquant"), ("quarot-unsmoothed", "duquant"), ("duquant-lwc"
          ("smoothquant", "omniquant"), ("smoothquant", "rtn"),
          *(("singlequant-tokens", name) for name in ("singlequant", "quarot", "duquant")))
 
+SMOOTHED, UNSMOOTHED = {"method.smoothing": "0.6"}, {"method.smoothing": "none"}
+# Queries and keys.
+AS_THEY_ARE, TURNED = {"method.queries_keys": "none"}, {"method.queries_keys": "hadamard"}
 # variant → options of its trials; those that a method does not have are no obstacle. A group that
 # departs from the most common settings of its method in any other option is no variant.
 VARIANTS = {
-    "rtn": {}, "omniquant": {},
+    "rtn": AS_THEY_ARE, "rtn-turned": TURNED, "omniquant": {},
     "singlequant": {"method.fit": "token", "method.art_tokens": "all"},
     "singlequant-tokens": {"method.fit": "tokens", "method.art_tokens": "massive"},
-    "smoothquant": {"method.preset": "duquant"},
+    "smoothquant": {"method.preset": "duquant", **AS_THEY_ARE},
+    "smoothquant-turned": {"method.preset": "duquant", **TURNED},
     "smoothquant-official": {"method.preset": "official"},
-    "quarot": {"method.smoothing": "0.6"}, "quarot-unsmoothed": {"method.smoothing": "none"},
+    "quarot": SMOOTHED, "quarot-unsmoothed": UNSMOOTHED,
     "infoquant": {}, "spinquant": {}, "flatquant": {},
-    "duquant": {"method.lwc": "false"}, "duquant-lwc": {"method.lwc": "true"},
-    "ruquant": {"method.global_reflection": "init"},
+    "duquant": {"method.lwc": "false", **SMOOTHED}, "duquant-lwc": {"method.lwc": "true"},
+    "duquant-unsmoothed": {"method.lwc": "false", **UNSMOOTHED},
+    "ruquant": {"method.global_reflection": "init", **SMOOTHED},
+    "ruquant-unsmoothed": {"method.global_reflection": "init", **UNSMOOTHED},
     "ruquant-finetuned": {"method.global_reflection": "finetuned"},
 }
 
@@ -218,10 +227,11 @@ def _verdict(trend) -> str:
     if trend["verdict"] == "no data":
         return "no data"
     interval = stats.Interval(trend["difference"], trend.get("half_width", math.nan), 0)
-    count, what = trend["pairs"], "pair" if trend.get("paired", True) else "trial"
-    rested = f"{count} {what}{'' if count == 1 else 's'}" \
-             + ("" if what == "pair" else " and more a side")
-    return f"{trend['verdict']}, {phrases.signed(interval)}, {rested}"
+    within = f" within a margin of {trend['margin']:g}" if _by_margin(trend) else ""
+    count = trend["pairs"]
+    rested = f"{count} pair{'' if count == 1 else 's'}" if trend.get("paired", True) \
+        else f"unpaired, {count} or more a side"
+    return f"{trend['verdict']}{within}, {phrases.signed(interval)}, {rested}"
 
 
 def _losses(run: Run) -> dict:
@@ -280,6 +290,11 @@ def _sites(run: Run) -> dict:
                 if values:
                     found[f"{measure}.{group.method}.{kind}"] = phrases.number(
                         stats.mean_interval(values), FORMS.get(measure, ".2f"))
+        for kind in KINDS:
+            shares = [100 * share for share in fig_centroids.shift_shares(group, kind)]
+            if shares:
+                found[f"shift_share.{group.method}.{kind}"] = phrases.number(
+                    stats.mean_interval(shares), ".1f")
     bells = fig_uniformity.gaussians(run.representatives(widths), widths)
     for measure in bells[0] if bells else ():
         ends = [f"{bell[measure]:{FORMS.get(measure, '.2f')}}" for bell in bells]
@@ -317,9 +332,14 @@ def _block_sizes(run: Run) -> dict:
     found = {}
     quarot = {group.widths: group for group in run.groups
               if (group.method, _rounding(group)) == ("quarot", "rtn")}
+    bases = {(group.method, group.widths): group for widths in run.widths
+             for group in run.representatives(widths)}
     for group in (group for group in run.groups if "method.block_size" in group.settings):
         end = f"{group.method}.{group.settings['method.block_size']}.{group.widths}"
         found[f"blocks.{end}"] = phrases.plain(compare.loss_interval(group))
+        base = bases[group.method, group.widths]
+        if base is not group:
+            found[f"blocks.minus-base.{end}"] = phrases.compared(group, base)["difference"]
         if group.widths in quarot:
             found |= {f"blocks.{key}.{end}": text for key, text in
                       phrases.compared(group, quarot[group.widths]).items()}
@@ -444,12 +464,17 @@ def _changes(run: Run) -> dict:
     if not found:
         return {}
     base = found[0].base
+    # Two ways to write one change come to the same losses.
+    found = list({tuple(d.group.losses): d for d in reversed(found)}.values())[::-1]
     below = sum(d.pair.windows.mean < 0 for d in found)
+    lower = [d for d in found if d.pair.verdict == "lower"]
     own = {"default": phrases.plain(compare.loss_interval(base)),
            "default.seeds": str(len(base.trials)),
            "changes": str(len(found)), "changes.below": str(below),
            "changes.seeds": str(min(len(d.group.trials) for d in found)),
-           "changes.lower": str(sum(d.pair.verdict == "lower" for d in found))}
+           "changes.lower": str(len(lower))}
+    if lower:
+        own["changes.lower-names"] = "; ".join(d.words for d in lower)
     for d in found:
         if len(d.changed) == 1:
             both = stats.wider(d.pair.seeds, d.pair.windows)

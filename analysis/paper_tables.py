@@ -109,6 +109,7 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
         name, "Weight-only rounding", ("method", "rounding", "grid", *columns), tuple(body),
         "Loss in nats per token over float, mean over seeds ± the wider of its 95 % t-intervals "
         f"over seeds and over windows; {against}bits of a weight with scales, zero points and masks. "
+        "Method rtn: no transform before rounding. "
         f"{tables.diverged_note(groups)}Grid: min-max has the ends of a row, searched the range "
         "around zero that errs least. Variants are named by where they depart from their method's "
         "most common settings in the run. " + _note(groups))
@@ -154,7 +155,8 @@ def site_rotations(run: Run) -> tables.Table:
     groups = sorted((group for group in own if group.widths == widths),
                     key=lambda g: (style.method_order(g.method), len(run.short(g)), g.label))
     without = _same_in_all(groups)
-    rows = [[run.short(group, without), tables.loss_cell(group), str(len(group.trials)),
+    rows = [[run.short(group, without), tables.loss_cell(group),
+             str(len(group.trials)) if group.is_random else "–",
              _learned_cell(group), *(_spread_cell(group, key, form) for *_, key, form in DETAILS)]
             for group in groups]
     return tables.Table(

@@ -65,13 +65,14 @@ class Trial:
     def has_language(self) -> bool:
         return "nll" in self.metrics
 
-    def held_out_ratios(self) -> dict:
+    def held_out_ratios(self, unmoved: bool = False) -> dict:
         """place → error after learning over that before, on sequences that nothing was learned from;
-        of a block, a site or the model, where steps were taken or nothing but judged."""
+        of a block, a site or the model, where steps were taken or nothing but judged, and if asked
+        where an optimizer took no step."""
         return {record["where"]: record["held_out_final"] / record["held_out_initial"]
                 for record in self.learning
-                if (record["steps"] > 0 or not record["optimizer"]) and "held_out_final" in record
-                and record.get("held_out_initial", 0) > 0}
+                if (unmoved or record["steps"] > 0 or not record["optimizer"])
+                and "held_out_final" in record and record.get("held_out_initial", 0) > 0}
 
     def learning_details(self, name: str) -> list:
         """A detail of every record of what was learned that has it."""

@@ -118,15 +118,20 @@ def loss_cell(group) -> str:
 
 
 def perplexity_cell(group) -> str:
-    return _with_mark(cell([trial.ppl for trial in group.trials], 2), group)
+    """None where a seed diverged: beyond guessing a perplexity measures nothing."""
+    return _diverged(group) if group.diverged else cell([trial.ppl for trial in group.trials], 2)
 
 
 def _with_mark(text: str, group) -> str:
     """A number with the share of seeds that diverged, where some did."""
     if not group.diverged or text == phrases.DIVERGED:
         return text
+    return f"{text} ({_diverged(group)})"
+
+
+def _diverged(group) -> str:
     seeds = len(group.trials)
-    return f"{text} ({phrases.DIVERGED}{f' {group.diverged}/{seeds}' if seeds > 1 else ''})"
+    return phrases.DIVERGED + (f" {group.diverged}/{seeds}" if seeds > 1 else "")
 
 
 # What ± stands for in the cells of a function.
@@ -152,24 +157,27 @@ def cost(run: Run) -> Table:
     for trial in run.trials:
         plan = _plan(trial)
         peaks[plan] = max(peaks.get(plan, 0.0), trial.timing["peak_memory_mib"])
+    named = {text: [trial for group in groups.values() for trial in group.trials]
+             for text, groups in rows_of(run).items()}
+    bits = {text: sorted({round(trial.metrics["weight.effective_bits"], 2) for trial in trials
+                          if "weight.effective_bits" in trial.metrics})
+            for text, trials in named.items()}
+    one_width = all(len(own) <= 1 for own in bits.values())
     rows = []
-    for text, groups in rows_of(run).items():
-        trials = [trial for group in groups.values() for trial in group.trials]
-
+    for text, trials in named.items():
         def times(key, own=trials):
             return [trial.timing[key] for trial in own if key in trial.timing]
-        bits = sorted({round(trial.metrics["weight.effective_bits"], 2) for trial in trials
-                       if "weight.effective_bits" in trial.metrics})
         weights = times("apply_seconds")
         plan = times("plan_cpu_seconds")
         rows.append([text, f"{np.mean(times('plan_seconds')):.1f}",
                      f"{np.mean(plan):.1f}" if plan else "–",
                      f"{np.mean(weights):.1f}" if weights else "–",
-                     ", ".join(f"{b:g}" for b in bits) or "–",
+                     *((", ".join(f"{b:g}" for b in bits[text]) or "–",) if one_width else ()),
                      f"{max(peaks[_plan(trial)] for trial in trials):.0f}", str(len(trials))])
     return Table("cost", "Cost of construction",
-                 ("method", "plan, s", "plan, processor s", "weights, s", "bits a weight",
-                  "peak memory, MiB", "trials"), tuple(rows),
+                 ("method", "plan, s", "plan, processor s", "weights, s",
+                  *(("bits a weight",) if one_width else ()), "peak memory, MiB", "trials"),
+                 tuple(rows),
                  "Mean seconds by the clock, which other load lengthens, and of all processors. "
                  "Peak memory: the most that the process held at once, model and evaluation "
                  "included, over all trials with the row's plans; one of these drew the plan up, "
@@ -315,23 +323,29 @@ def tasks(run: Run) -> Table:
                  "accuracy relative to the float model's, as it is and above chance. " + note(run))
 
 
+CLOSEST = "duquant"  # what RUQuant is published against
+
+
 def tasks_compared(run: Run) -> Table:
     """Mean accuracy over tasks against that of the reference methods at the same widths: points,
     with a bootstrap over the items, which both were scored on."""
     names = fig_tasks.task_names(run)
     if not names:
         raise style.Unsupported("no zero-shot task was scored")
+    references = [name for name in (*compare.REFERENCES, CLOSEST) if name in run.methods]
     rows = []
     for text, groups in rows_of(run).items():
         for widths, group in groups.items():
             bases = {base.method: base for base in run.representatives(widths)}
-            cells = [_difference_cell(group, bases.get(method), names)
-                     for method in compare.REFERENCES]
+            # A pair of references stands once.
+            known = references[:references.index(group.method)] if group.method in references \
+                else references
+            cells = [_difference_cell(group, bases.get(name) if name in known else None, names)
+                     for name in references]
             if any(cell != "–" for cell in cells):
                 rows.append([f"{text}, {widths}", *cells])
     return Table("tasks_compared", "Zero-shot accuracy against other methods (points)",
-                 ("method and widths", *(f"minus {name}" for name in compare.REFERENCES)),
-                 tuple(rows),
+                 ("method and widths", *(f"minus {name}" for name in references)), tuple(rows),
                  f"Mean over {', '.join(names)} of the difference in accuracy, with 95 % bootstrap "
                  "intervals over items, paired; an interval that holds zero allows no order. "
                  + note(run))

@@ -9,10 +9,12 @@
 
 #include "experiments/home.hpp"
 #include "experiments/jobs.hpp"
+#include "experiments/prepare.hpp"
 #include "experiments/process.hpp"
 #include "experiments/record.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/model/activations.hpp"
 
 namespace ruq {
 namespace {
@@ -66,6 +68,11 @@ std::size_t index_of(const Request& request, std::size_t count) {
   return static_cast<std::size_t>(n);
 }
 
+// With --trial that trial alone.
+void select_trial(const Request& request, Sweep& sweep) {
+  if (request.trial) sweep.trials = {sweep.trials[index_of(request, sweep.trials.size())]};
+}
+
 void draw_figures(const fs::path& folder) {
   const std::string script = (home().root / "analysis" / "draw.py").string();
   const int code = run_process({.file = home().python,
@@ -89,7 +96,8 @@ std::vector<std::size_t> what_to_do(const Request& request, const std::vector<Pl
 }
 
 // A summary of a selection keeps what the rest of the sweep has done before: adds these trials, in
-// the order of the sweep, and brings back the trends that they answer.
+// the order of the sweep, and brings back the trends that they answer. Nothing is made for them: a
+// trial whose inputs are not there is left out.
 void add_done(const Request& request, Sweep& sweep, std::vector<PlannedTrial>& trials) {
   std::set<std::string> selected;
   for (const PlannedTrial& planned : trials) selected.insert(planned.id);
@@ -97,6 +105,7 @@ void add_done(const Request& request, Sweep& sweep, std::vector<PlannedTrial>& t
   const std::vector<Trial> all = std::exchange(sweep.trials, {});
   trials.clear();
   for (const Trial& trial : all) {
+    if (!inputs_are_there(*trial.config)) continue;
     try {
       PlannedTrial planned = plan_trial(trial);
       if (!selected.contains(planned.id) && recorded_status(request.out, planned.id) != "done") {
@@ -104,7 +113,8 @@ void add_done(const Request& request, Sweep& sweep, std::vector<PlannedTrial>& t
       }
       sweep.trials.push_back(trial);
       trials.push_back(std::move(planned));
-    } catch (const Error&) {  // not selected, so nothing was asked of it
+    } catch (const Error& problem) {  // not selected, so nothing was asked of it
+      logger().debug("{}: not in the summary: {}", trial.label, problem.what());
     }
   }
 }
@@ -119,10 +129,11 @@ void print_failures(const RunFolder& folder, const std::vector<PlannedTrial>& tr
 }  // namespace
 
 int run(const Request& original) {
+  check_parallelism(original);
   Request request = original;
   Sweep sweep = sweep_of(request);
   request.out = run_root(request, sweep);
-  if (request.trial) sweep.trials = {sweep.trials[index_of(request, sweep.trials.size())]};
+  select_trial(request, sweep);
   check_writable(request.out);
   std::vector<PlannedTrial> trials = plan_trials(sweep);
   if (!request.id.empty() && trials.front().id != request.id) {
@@ -150,6 +161,7 @@ int run(const Request& original) {
 }
 
 int dump(const Request& request) {
+  check_parallelism(request);
   const Sweep sweep = sweep_of(request);
   const Trial& trial = sweep.trials.at(request.trial ? index_of(request, sweep.trials.size()) : 0);
   if (!trial.config->activations.path.empty()) {
@@ -159,6 +171,9 @@ int dump(const Request& request) {
       request.out.empty() ? home().root / "runs" / sweep.name / "activations.h5" : request.out;
   const fs::path folder = fs::absolute(file).parent_path();
   check_writable(folder);
+  if (fs::exists(file) && !request.force && !is_activation_dump(file)) {
+    fail("--out: '{}' exists and is no dump of activations; --force overwrites it", file.string());
+  }
   const PlannedTrial planned = plan_trial(trial);
   make_folder(folder);
   const auto all = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
@@ -216,9 +231,10 @@ int list(const Request& request) {
 }
 
 int print_status(const Request& request) {
-  const Sweep sweep = sweep_of(request);
+  Sweep sweep = sweep_of(request);
+  select_trial(request, sweep);
   const fs::path root = run_root(request, sweep);
-  Index count = 0, done = 0;
+  Index number = request.trial.value_or(0), done = 0;
   double seconds = 0;
   for (const PlannedTrial& planned : plan_trials(sweep)) {
     const std::string status = recorded_status(root, planned.id);
@@ -231,9 +247,10 @@ int print_status(const Request& request) {
     } else {
       rest = ": " + (status.empty() ? "not run" : status);
     }
-    fmt::print("{:4}  {}  {:>9}  {}{}\n", count++, planned.id, took, planned.trial.label, rest);
+    fmt::print("{:4}  {}  {:>9}  {}{}\n", number++, planned.id, took, planned.trial.label, rest);
   }
-  fmt::print("{} of {} trials done, in {:.2f} processor hours\n", done, count, seconds / 3600);
+  fmt::print("{} of {} trials done, in {:.2f} processor hours\n", done, sweep.trials.size(),
+             seconds / 3600);
   return 0;
 }
 

@@ -20,7 +20,8 @@ int verify(const Request& request);
 /// Prints the numbered trials.
 int list(const Request& request);
 
-/// Prints the numbered trials with what their folders say: status, and minutes of processors.
+/// Prints the numbered trials (one with --trial) with what their folders say: status, and minutes
+/// of processors.
 int print_status(const Request& request);
 
 /// Prints the resolved options of every trial (of one with --trial) as YAML.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <set>
@@ -89,7 +90,9 @@ double number_of(const fs::path& file, const YAML::Node& map, const std::string&
   if (node && node.IsScalar()) {
     const std::string& text = node.Scalar();
     const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (problem == std::errc{} && end == text.data() + text.size()) return value;
+    if (problem == std::errc{} && end == text.data() + text.size() && std::isfinite(value)) {
+      return value;
+    }
   }
   fail("{}: check: {}: found {}, expected a number", place(file, node ? node : map), key,
        node ? "something else" : "nothing");
@@ -118,6 +121,14 @@ std::vector<std::pair<std::string, std::string>> read_options(const fs::path& fi
   return options;
 }
 
+Index count_of(const fs::path& file, const YAML::Node& map, const std::string& key) {
+  const double value = number_of(file, map, key);
+  if (!(value >= 0 && value <= 1e6) || value != std::floor(value)) {
+    fail("{}: check: {}: found {}, expected a count", place(file, map[key]), key, value);
+  }
+  return static_cast<Index>(value);
+}
+
 Check::Expectation read_expectation(const fs::path& file, const YAML::Node& item) {
   check_keys(file, item, "check.expect", {"where", "metric", "value", "tolerance"});
   Check::Expectation expectation;
@@ -139,7 +150,7 @@ Check read_check(const fs::path& file, const YAML::Node& node) {
   if (node.IsScalar() && node.Scalar() == "parse") return check;
   if (!node.IsMap()) fail("{}: check: expected parse, or a map", place(file, node));
   check_keys(file, node, "check", {"trials", "with", "expect"});
-  if (node["trials"]) check.trials = static_cast<Index>(number_of(file, node, "trials"));
+  if (node["trials"]) check.trials = count_of(file, node, "trials");
   if (const YAML::Node with = node["with"]) {
     if (!with.IsMap()) fail("{}: check: with: expected a map of options", place(file, with));
     check.run = true;
@@ -169,8 +180,9 @@ Trend read_trend(const fs::path& file, const YAML::Node& item) {
     for (const YAML::Node& name : ignoring) trend.ignoring.push_back(name.as<std::string>());
   }
   if (const YAML::Node margin = item["margin"]) {
-    if (!YAML::convert<double>::decode(margin, trend.margin) || !(trend.margin >= 0)) {
-      fail("{}: trends: margin: expected a number that is not negative", trend.origin);
+    if (!YAML::convert<double>::decode(margin, trend.margin) || !(trend.margin >= 0) ||
+        !std::isfinite(trend.margin)) {
+      fail("{}: trends: margin: expected a finite number that is not negative", trend.origin);
     }
   }
   trend.lower = read_options(file, item["lower"], "trends: lower");
@@ -236,6 +248,7 @@ Document read_at_depth(const fs::path& file, int depth) {
 std::string canonical(const std::string& key) { return key == "method.name" ? "method" : key; }
 
 std::string read_text(const fs::path& file) {
+  if (fs::is_directory(file)) fail("{}: found a folder, expected a file", file.string());
   std::ifstream in(file, std::ios::binary);
   if (!in) fail("{}: cannot be read", file.string());
   return {std::istreambuf_iterator<char>(in), {}};

@@ -32,6 +32,12 @@ void check_vocabulary(const char* group, const TokenFile& tokens, const ModelCon
   }
 }
 
+void check_blocks(const std::string& name, Index blocks, const ModelConfig& model) {
+  if (blocks > model.layers) {
+    fail("{}: found {}, expected at most the {} blocks of the model", name, blocks, model.layers);
+  }
+}
+
 void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig& model) {
   const TokenFile& tokens = known_tokens(inputs.tokens);
   check_vocabulary("text", tokens, model);
@@ -56,10 +62,12 @@ void check_tokens(const Config& config, const Inputs& inputs, const ModelConfig&
   };
   check_length("evaluation.window_tokens", config.evaluation.window_tokens, false);
   check_length("calibration.window_tokens", config.calibration.window_tokens, true);
-  if (!config.method->needs_model()) return;
+  check_blocks("quant.learning.blocks", config.quant.rounding_options.learning.blocks, model);
+  if (!config.method->cuts_windows()) return;
   // What methods call the length of the windows that they cut for themselves.
   for (const auto& [name, value] : config.flat()) {
     if (name == "method.learning_tokens") check_length(name, std::stoll(value), true);
+    if (name == "method.learning_blocks") check_blocks(name, std::stoll(value), model);
   }
 }
 
@@ -87,7 +95,11 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
     identity.text["model_note"] = model_note(inputs.model);
     const TokenFile& tokens = known_tokens(inputs.tokens);
     identity.text["text"] = tokens.source;
-    identity.text["text_digest"] = tokens.digest;
+    // What a file of tokens says of its source may be said of other tokens too.
+    identity.text["text_digest"] =
+        config.text.source == "tokens"
+            ? fmt::format("{:016x}", once<std::uint64_t, hash_file>(inputs.tokens))
+            : tokens.digest;
     identity.text["text_note"] = tokens.note;
     identity.token_ranges["calibration"] = tokens.splits.at("calibration");
     if (config.calibration_text.source == "random") {
@@ -115,8 +127,40 @@ InputIdentity identify(const Config& config, const Inputs& inputs) {
       identity.text["model_note"] = "activations and weights of a dump";
     }
   }
-  identity.text["stream"] = config.activations.stream;
+  identity.text["stream"] = inputs.activations.empty()
+                                ? config.activations.stream
+                                : once<ActivationSet, load_activations>(inputs.activations).stream;
   return identity;
+}
+
+void check_same_shapes(const ModelConfig& dumped, const ModelConfig& model) {
+  const auto check_one = [](const char* what, Index found, Index expected) {
+    if (found != expected) {
+      fail("activations.path: found {} {}, expected {} as in the model", what, found, expected);
+    }
+  };
+  check_one("layers", dumped.layers, model.layers);
+  check_one("width", dumped.width, model.width);
+  check_one("mlp_width", dumped.mlp_width, model.mlp_width);
+  check_one("heads", dumped.heads, model.heads);
+  check_one("kv_heads", dumped.kv_heads, model.kv_heads);
+  check_one("head_width", dumped.head_width, model.head_width);
+}
+
+void check_learned_rounding(const Config& config) {
+  const QuantSettings& quant = config.quant;
+  if (!quant.weight.rounds() || rounding_needs(quant.rounding) != RoundingNeeds::block) return;
+  const Index held_out = quant.rounding_options.learning.held_out;
+  if (held_out >= config.calibration.windows) {
+    fail("quant.learning.held_out: found {}, expected fewer than the {} calibration windows",
+         held_out, config.calibration.windows);
+  }
+  if (quant.activation_levels != "midpoint") {
+    fail(
+        "quant.activation_levels: found {}, expected midpoint, since weight rounding '{}' learns "
+        "with activations on the uniform grid",
+        quant.activation_levels, quant.rounding);
+  }
 }
 
 template <class T>
@@ -130,6 +174,7 @@ void check_trial(const Config& config, const Inputs& inputs) {
   check_list("activations.layers", config.activations.layers);
   check_list("activations.kinds", config.activations.kinds);
   check_list("tasks.names", config.tasks.names);
+  check_learned_rounding(config);
   if (config.measures_tensors() && config.activations.kinds.empty()) {
     fail("activations.kinds: found nothing, expected at least one kind of site");
   }
@@ -155,8 +200,12 @@ void check_trial(const Config& config, const Inputs& inputs) {
     check_tokens(config, inputs, model);
     check_shapes(model);
   }
-  if (!inputs.activations.empty())
-    check_shapes(once<ActivationSet, load_activations>(inputs.activations).config);
+  if (inputs.activations.empty()) return;
+  const ModelConfig& dumped = once<ActivationSet, load_activations>(inputs.activations).config;
+  check_shapes(dumped);
+  if (!inputs.model.empty()) {
+    check_same_shapes(dumped, read_model_config(inputs.model / "config.json"));
+  }
 }
 
 }  // namespace ruq

@@ -91,19 +91,29 @@ pid_t start_worker(const Request& request, std::size_t number, const std::string
       {.file = "/proc/self/exe", .arguments = std::move(arguments), .ends_with_parent = true});
 }
 
+constexpr Index kMostThreads = 1024;  // and processes
+
+// Makes what workers share, with all their threads. A trial that this fails for meets the same in
+// its worker, which records it.
+void prepare_trials(const Request& request, const std::vector<PlannedTrial>& all,
+                    const std::vector<std::size_t>& todo, Workbench& bench) {
+  set_threads(static_cast<int>(std::min(request.jobs * request.threads, kMostThreads)));
+  for (const std::size_t number : todo) {
+    const PlannedTrial& planned = all[number];
+    try {
+      bench.prepare(*planned.trial.config, planned.inputs);
+    } catch (const std::exception& problem) {
+      logger().debug("{}: not prepared: {}", planned.trial.label, problem.what());
+    }
+  }
+}
+
 // Keeps `jobs` worker processes busy, one trial each. A worker that dies takes its trial with it
 // and nothing else.
 void run_in_workers(const Request& request, const RunFolder& folder,
                     const std::vector<PlannedTrial>& all, const std::vector<std::size_t>& todo,
                     std::optional<Workbench>& bench) {
-  set_threads(static_cast<int>(request.jobs * request.threads));
-  try {
-    for (const std::size_t number : todo) {
-      bench->prepare(*all[number].trial.config, all[number].inputs);
-    }
-  } catch (const Error& problem) {  // the trials that need it meet the same and record it
-    logger().debug("not prepared: {}", problem.what());
-  }
+  prepare_trials(request, all, todo, *bench);
   bench.reset();  // the workers have their own
   Countdown countdown(todo.size());
   std::map<pid_t, std::size_t> running;
@@ -164,11 +174,22 @@ Index jobs_in_memory(const std::vector<PlannedTrial>& trials) {
   return std::max<Index>(1, static_cast<Index>(available / each));
 }
 
+void check_count(const char* option, Index found) {
+  if (found < 0 || found > kMostThreads) {
+    fail("{}: found {}, expected an integer from 0 to {}", option, found, kMostThreads);
+  }
+}
+
 }  // namespace
+
+void check_parallelism(const Request& request) {
+  check_count("--jobs", request.jobs);
+  check_count("--threads", request.threads);
+}
 
 void divide_processors(const std::vector<PlannedTrial>& trials, std::size_t todo,
                        Request& request) {
-  const auto processors = static_cast<Index>(std::max(1U, std::thread::hardware_concurrency()));
+  const Index processors = std::clamp<Index>(std::thread::hardware_concurrency(), 1, kMostThreads);
   if (request.jobs == 0) {
     const bool several = todo >= 4 && !request.trial;
     request.jobs = several ? std::min(processors, jobs_in_memory(trials)) : 1;

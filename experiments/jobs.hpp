@@ -10,6 +10,9 @@
 
 namespace ruq {
 
+/// Error unless the request's jobs and threads are from 0, left open, to 1024.
+void check_parallelism(const Request& request);
+
 /// Fills in what the request leaves open: jobs, as many as processors and memory hold, and the
 /// threads of each. `todo`: trials that are to be run.
 void divide_processors(const std::vector<PlannedTrial>& trials, std::size_t todo, Request& request);

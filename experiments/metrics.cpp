@@ -28,6 +28,19 @@ double learned_share(const Plan& plan) {
   return static_cast<double>(blocks.size()) / static_cast<double>(plan.layers.size());
 }
 
+// Scores of a task, one for each choice of its first items.
+void check_scores(const ChoiceTask& task, const ChoiceScores& scores, std::size_t items) {
+  const auto& found = scores.log_likelihood;
+  RUQ_CHECK(found.size() == items && items <= task.items.size(),
+            "{}: scores of {} items beside those of {}, of {} in the task", task.name, found.size(),
+            items, task.items.size());
+  for (std::size_t i = 0; i < items; ++i) {
+    RUQ_CHECK(found[i].size() == task.items[i].choices.size(),
+              "{}: item {}: {} scores for {} choices", task.name, i, found[i].size(),
+              task.items[i].choices.size());
+  }
+}
+
 }  // namespace
 
 void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& result) {
@@ -75,6 +88,9 @@ void measure_learning(const Plan& plan, TrialResult& result) {
 void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const ChoiceScores& floats,
                   TrialResult& result) {
   const std::string prefix = "task." + task.name + ".";
+  for (const ChoiceScores* each : {&scores, &floats}) {
+    check_scores(task, *each, scores.log_likelihood.size());
+  }
   const auto count = static_cast<double>(scores.log_likelihood.size());
   if (task.kind != "choices") {
     double sum = 0, float_sum = 0, tokens = 0;

@@ -21,9 +21,8 @@ void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& res
 void measure_learning(const Plan& plan, TrialResult& result);
 
 /// `task.<name>.acc` and `.acc_norm`, each with `_stderr`, the float model's as `_float`, their
-/// ratio
-/// `_kept` and the same after both lost what guessing gives, `_kept_above_chance`; `.ppl` for words
-/// and answers. Single items go to result.items.
+/// ratio `_kept` and the same after both lost what guessing gives, `_kept_above_chance`; `.ppl` for
+/// words and answers. Single items go to result.items.
 void measure_task(const ChoiceTask& task, const ChoiceScores& scores, const ChoiceScores& floats,
                   TrialResult& result);
 

@@ -1,7 +1,9 @@
 #include "experiments/prepare.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "experiments/document.hpp"
@@ -44,7 +46,22 @@ void run_data_program(const std::vector<std::string>& arguments) {
   }
 }
 
-fs::path prepare_model(const ModelSource& source) {
+// An input that is not there: the option that led to it, what is said of making it, and the data
+// program's arguments.
+struct Missing {
+  std::string option, making;
+  std::vector<std::string> arguments;
+};
+
+// What happens to it.
+using Maker = std::function<void(const Missing&)>;
+
+void make_missing(const Missing& missing) {
+  logger().info("{}: {}", missing.option, missing.making);
+  with_context(missing.option, [&] { run_data_program(missing.arguments); });
+}
+
+fs::path prepare_model(const ModelSource& source, const Maker& make) {
   if (!source.path.empty()) {
     if (!fs::exists(fs::path(source.path) / "config.json")) {
       fail("model.path: found no config.json in '{}', expected a Hugging Face directory",
@@ -54,10 +71,9 @@ fs::path prepare_model(const ModelSource& source) {
   }
   const fs::path directory = cache_folder("models") / source.name;
   if (fs::exists(directory / "config.json")) return directory;
-  logger().info("model.name: making {} (first use: fetched and converted once)", source.name);
-  with_context("model.name", [&] {
-    run_data_program({"model", source.name, "--out", directory.string()});
-  });
+  make({"model.name",
+        fmt::format("making {} (first use: fetched and converted once)", source.name),
+        {"model", source.name, "--out", directory.string()}});
   return directory;
 }
 
@@ -101,7 +117,7 @@ void check_text_path(const TextSource& text, const std::string& group) {
 }
 
 // Made once per text and tokenizer.
-fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
+fs::path prepare_tokens(const TextSource& text, const fs::path& model, const Maker& make) {
   if (text.source == "tokens") return text.path;
   const fs::path tokenizer = model / "tokenizer.json";
   if (!fs::exists(tokenizer)) {
@@ -111,16 +127,16 @@ fs::path prepare_tokens(const TextSource& text, const fs::path& model) {
   const std::uint64_t key = prepared_key(tokenizer, text.path);
   const fs::path file = cache_folder("texts") / fmt::format("{}-{:016x}.h5", text.source, key);
   if (fs::exists(file)) return file;
-  logger().info("text.source: tokenizing {} (once)", text.source);
   std::vector<std::string> arguments = {"text",  text.source,  "--tokenizer", tokenizer.string(),
                                         "--out", file.string()};
   if (!text.path.empty()) arguments.insert(arguments.end(), {"--path", text.path});
-  with_context("text.source", [&] { run_data_program(arguments); });
+  make({"text.source", fmt::format("tokenizing {} (once)", text.source), std::move(arguments)});
   return file;
 }
 
 // Made once per task, source and tokenizer.
-fs::path prepare_task(const TaskSettings& tasks, const std::string& name, const fs::path& model) {
+fs::path prepare_task(const TaskSettings& tasks, const std::string& name, const fs::path& model,
+                      const Maker& make) {
   const fs::path tokenizer = model / "tokenizer.json";
   if (!fs::exists(tokenizer)) {
     fail("tasks.names: {} needs {}", name, tokenizer.string());
@@ -128,17 +144,14 @@ fs::path prepare_task(const TaskSettings& tasks, const std::string& name, const 
   const std::uint64_t key = prepared_key(tokenizer, tasks.path);
   const fs::path file = cache_folder("tasks") / fmt::format("{}-{:016x}.h5", name, key);
   if (fs::exists(file)) return file;
-  logger().info("tasks.names: making {} (once)", name);
   std::vector<std::string> arguments = {"tasks", name,         "--tokenizer", tokenizer.string(),
                                         "--out", file.string()};
   if (!tasks.path.empty()) arguments.insert(arguments.end(), {"--path", tasks.path});
-  with_context("tasks.names", [&] { run_data_program(arguments); });
+  make({"tasks.names", fmt::format("making {} (once)", name), std::move(arguments)});
   return file;
 }
 
-}  // namespace
-
-Inputs prepare_inputs(const Config& config) {
+Inputs find_inputs(const Config& config, const Maker& make) {
   Inputs inputs;
   if (!config.activations.path.empty() && config.measures_tensors()) {
     if (!fs::exists(config.activations.path)) {
@@ -150,18 +163,33 @@ Inputs prepare_inputs(const Config& config) {
   if (config.text.reads_path()) check_text_path(config.text, "text");
   const bool other = config.calibration_text.is_other();
   if (config.calibration_text.reads_path()) check_text_path(config.calibration_text, "calibration");
-  inputs.model = prepare_model(config.model);
-  inputs.tokens = prepare_tokens(config.text, inputs.model);
-  if (other) inputs.calibration_tokens = prepare_tokens(config.calibration_text, inputs.model);
+  inputs.model = prepare_model(config.model, make);
+  inputs.tokens = prepare_tokens(config.text, inputs.model, make);
+  if (other) {
+    inputs.calibration_tokens = prepare_tokens(config.calibration_text, inputs.model, make);
+  }
   if (!config.tasks.path.empty() && !fs::is_directory(config.tasks.path)) {
     fail("tasks.path: '{}' does not exist, expected a folder of JSON lines", config.tasks.path);
   }
   if (config.measures_language()) {
     for (const std::string& name : config.tasks.names) {
-      inputs.tasks[name] = prepare_task(config.tasks, name, inputs.model);
+      inputs.tasks[name] = prepare_task(config.tasks, name, inputs.model, make);
     }
   }
   return inputs;
+}
+
+}  // namespace
+
+Inputs prepare_inputs(const Config& config) { return find_inputs(config, make_missing); }
+
+bool inputs_are_there(const Config& config) {
+  try {
+    find_inputs(config, [](const Missing& missing) { fail("{}: not made", missing.option); });
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace ruq

@@ -9,4 +9,7 @@ namespace ruq {
 /// names the option that led to the input.
 Inputs prepare_inputs(const Config& config);
 
+/// Whether prepare_inputs would have nothing to make and nothing to object to. Makes nothing.
+bool inputs_are_there(const Config& config);
+
 }  // namespace ruq

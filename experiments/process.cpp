@@ -4,7 +4,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
+#include <cstring>
+#include <utility>
 
 #include "ruquant/base/error.hpp"
 
@@ -24,9 +27,14 @@ pid_t start_process(Process process) {
 }
 
 int run_process(Process process) {
+  const std::string file = process.file;
   const pid_t child = start_process(std::move(process));
   int status = 0;
-  waitpid(child, &status, 0);
+  pid_t ended = 0;
+  do {
+    ended = waitpid(child, &status, 0);
+  } while (ended < 0 && errno == EINTR);
+  if (ended < 0) fail("lost the process {}: {}", file, std::strerror(errno));
   return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 

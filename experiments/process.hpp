@@ -21,7 +21,8 @@ inline constexpr int kNotStarted = 127;
 /// Starts a process. Error if the system refuses; a file that is not there ends as kNotStarted.
 pid_t start_process(Process process);
 
-/// Starts a process and waits for it: its exit code, or -1 when a signal ended it.
+/// Starts a process and waits for it: its exit code, or -1 when a signal ended it. Error if how it
+/// ended cannot be learned.
 int run_process(Process process);
 
 }  // namespace ruq

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -22,6 +23,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
+
+constexpr const char* kFormat = "ruquant-results";
+constexpr std::int64_t kFormatVersion = 1;
 
 // Texts of these alone mean themselves in YAML, whatever their first letter.
 constexpr const char* kPlainLetters =
@@ -52,12 +56,51 @@ std::string config_yaml(const Trial& trial) {
   return text;
 }
 
+[[noreturn]] void refuse_record(const fs::path& file, const std::string& found,
+                                const std::string& expected) {
+  fail("{}: found {}, expected {}; remove the folder to run the trial again", file.string(), found,
+       expected);
+}
+
 // A file of a finished trial. Error naming it if it is missing or cut short.
 Json recorded_json(const fs::path& file) {
   Json json = Json::parse(read_file(file), nullptr, false);
   if (!json.is_object()) {
-    fail("{}: expected what runexp wrote there; remove the folder to run the trial again",
-         file.string());
+    refuse_record(file, json.is_discarded() ? "no whole JSON" : json.type_name(),
+                  "the object that runexp wrote there");
+  }
+  return json;
+}
+
+void check_member(const fs::path& file, const Json& json, const char* pointer, Json::value_t type) {
+  const Json::json_pointer at(pointer);
+  const bool exists = json.contains(at);
+  if (exists && json[at].type() == type) return;
+  refuse_record(file, fmt::format("{} at {}", exists ? json[at].type_name() : "nothing", pointer),
+                Json(type).type_name());
+}
+
+// results.json of a finished trial, with all that tables and trends take for granted.
+Json recorded_results(const fs::path& file) {
+  using Type = Json::value_t;
+  Json json = recorded_json(file);
+  const Json format = json.value("format", Json());
+  const Json version = json.value("format_version", Json());
+  if (format != kFormat || version != kFormatVersion) {
+    refuse_record(file, fmt::format("format {} version {}", format.dump(), version.dump()),
+                  fmt::format("{} version {}", kFormat, kFormatVersion));
+  }
+  for (const char* object : {"/config", "/inputs", "/token_ranges", "/metrics"}) {
+    check_member(file, json, object, Type::object);
+  }
+  for (const char* text : {"/about", "/method", "/widths", "/math_backend"}) {
+    check_member(file, json, text, Type::string);
+  }
+  check_member(file, json, "/random", Type::boolean);
+  check_member(file, json, "/fallbacks", Type::array);
+  const Json& metrics = json["metrics"];
+  if (metrics.contains("nll") || metrics.contains("nll_over_float")) {
+    check_member(file, json, "/windows/nll", Type::array);
   }
   return json;
 }
@@ -95,10 +138,14 @@ Json record_json(const LearningRecord& record) {
 
 Json results_json(const PlannedTrial& planned, const TrialResult& result) {
   const Config& config = *planned.trial.config;
-  Json json = {{"format", "ruquant-results"},  {"format_version", 1},
-               {"trial", planned.id},          {"about", planned.trial.label},
-               {"method", config.method_name}, {"widths", to_string(config.quant.widths())},
-               {"seed", config.seed},          {"random", config.is_random()}};
+  Json json = {{"format", kFormat},
+               {"format_version", kFormatVersion},
+               {"trial", planned.id},
+               {"about", planned.trial.label},
+               {"method", config.method_name},
+               {"widths", to_string(config.quant.widths())},
+               {"seed", config.seed},
+               {"random", config.is_random()}};
   json["config"] = options_of(planned.trial);
   json["axes"] = axes_of(planned.trial);
   for (const auto& [key, value] : planned.identity.text) json["inputs"][key] = value;
@@ -136,8 +183,8 @@ Json timing_json(const Timing& timing) {
 
 void write_results_h5(const fs::path& path, const Json& json, const TrialResult& result) {
   TensorWriter file(path);
-  file.attribute("", "format", std::string("ruquant-results"));
-  file.attribute("", "format_version", std::int64_t{1});
+  file.attribute("", "format", std::string(kFormat));
+  file.attribute("", "format_version", kFormatVersion);
   for (const char* key : {"trial", "about", "method", "widths", "math_backend", "build_preset"}) {
     file.attribute("", key, json[key].get<std::string>());
   }
@@ -283,7 +330,7 @@ SummaryRow row_of(const RunFolder& folder, const PlannedTrial& planned, Json& re
                    {"about", planned.trial.label}};
     return row;
   }
-  row.results = recorded_json(folder.of(planned.id) / "results.json");
+  row.results = recorded_results(folder.of(planned.id) / "results.json");
   row.timing = recorded_json(folder.of(planned.id) / "timing.json");
   const Json recorded = std::exchange(row.results["config"], options_of(planned.trial));
   row.results["axes"] = axes_of(planned.trial);
@@ -320,7 +367,7 @@ void RunFolder::summarize(const Sweep& sweep, const std::vector<PlannedTrial>& t
 }
 
 double recorded_metric(const RunFolder& folder, const std::string& id, const std::string& metric) {
-  const Json json = recorded_json(folder.of(id) / "results.json");
+  const Json json = recorded_results(folder.of(id) / "results.json");
   const auto found = json["metrics"].find(metric);
   if (found != json["metrics"].end()) return found->get<double>();
   std::vector<std::string> known;

@@ -68,14 +68,16 @@ class RunFolder {
 
   /// summary.csv (one row a trial, in the order given), summary.md, trends.json where there are
   /// trends, and resolved.json: of every finished trial its axes, and the options that are younger
-  /// than its results with the values they had. Error naming a file of a trial that cannot be read.
+  /// than its results with the values they had. Error naming a file of a trial that cannot be read
+  /// or lacks what runexp writes there.
   void summarize(const Sweep& sweep, const std::vector<PlannedTrial>& trials) const;
 
  private:
   std::filesystem::path root_;
 };
 
-/// Value of one metric of a finished trial. Error naming the trial and the nearest known metric.
+/// Value of one metric of a finished trial. Error naming the trial and the nearest known metric, or
+/// its results where they are none.
 double recorded_metric(const RunFolder& folder, const std::string& id, const std::string& metric);
 
 /// Writes a text file beside and renames it. Error if the disk refuses.

@@ -1,7 +1,9 @@
 #include "experiments/resume.hpp"
 
 #include <algorithm>
+#include <optional>
 
+#include "experiments/file_lock.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"
@@ -12,6 +14,17 @@ namespace ruq {
 namespace fs = std::filesystem;
 
 namespace {
+
+// Nothing where there is no file, or another process that needs it no more has just removed it.
+std::optional<TensorReader> open_kept(const fs::path& path) {
+  if (!fs::exists(path)) return std::nullopt;
+  try {
+    return TensorReader(path);
+  } catch (const Error&) {
+    if (fs::exists(path)) throw;
+    return std::nullopt;
+  }
+}
 
 // What else a file tells is beside the plan.
 std::string aside(const std::string& name) { return "aside/" + name; }
@@ -65,14 +78,13 @@ fs::path KeptParts::file_of(Index part) const {
 Index KeptParts::resume(Index part, Plan& plan) {
   parts_ = std::max(parts_, part + 1);
   part_done_ = 0;
-  if (fs::exists(file_of(part))) {
-    const TensorReader file(file_of(part));
+  if (const auto file = open_kept(file_of(part))) {
     const QuantSettings quant = plan.quant;  // trials of a plan differ in how weights are rounded
-    plan = read_plan(file);
+    plan = read_plan(*file);
     plan.quant = quant;
-    part_done_ = file.integer_attribute(aside("part"), "done");
-    start_clock(file.real_attribute(aside("part"), "seconds"),
-                file.real_attribute(aside("part"), "cpu_seconds"));
+    part_done_ = file->integer_attribute(aside("part"), "done");
+    start_clock(file->real_attribute(aside("part"), "seconds"),
+                file->real_attribute(aside("part"), "cpu_seconds"));
     logger().info("plan: goes on where {} were done", part_done_);
   }
   part_began_ = now_seconds();
@@ -112,24 +124,32 @@ fs::path KeptRoundings::file_of(Index layer) const {
 
 void KeptRoundings::round(const BlockTask<float>& task) {
   layers_ = std::max(layers_, task.layer + 1);
-  const fs::path path = file_of(task.layer);
-  if (fs::exists(path)) {
-    const TensorReader file(path);
-    for (const LearningRecord& record : read_plan(file).learning) task.learning.push_back(record);
-    for (const Linear linear : kLinears) {
-      task.rounded.push_back(read_rounded(linear, file, task.weights[linear].weight));
-      found_seconds_ += task.rounded.back().seconds;
-    }
-    logger().info("layers.{}: its rounding was learned before", task.layer);
-    return;
+  if (find(task)) return;
+  const FileLock lock(file_of(task.layer), fmt::format("the rounding of layers.{}", task.layer));
+  waited_seconds_ += lock.waited();
+  if (!find(task)) learn(task);
+}
+
+bool KeptRoundings::find(const BlockTask<float>& task) {
+  const auto file = open_kept(file_of(task.layer));
+  if (!file) return false;
+  for (const LearningRecord& record : read_plan(*file).learning) task.learning.push_back(record);
+  for (const Linear linear : kLinears) {
+    task.rounded.push_back(read_rounded(linear, *file, task.weights[linear].weight));
+    found_seconds_ += task.rounded.back().seconds;
   }
+  logger().info("layers.{}: its rounding was learned before", task.layer);
+  return true;
+}
+
+void KeptRoundings::learn(const BlockTask<float>& task) {
   const double start = now_seconds();
   const std::size_t records = task.learning.size();
   learner_(task);
   if (now_seconds() - start < shortest_) return;
   Plan learned;
   learned.learning.assign(task.learning.begin() + static_cast<Index>(records), task.learning.end());
-  TensorWriter file(path);
+  TensorWriter file(file_of(task.layer));
   write_plan(learned, file);
   for (const RoundedLinear& rounded : task.rounded) {
     if (rounded.layer != task.layer) continue;

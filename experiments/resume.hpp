@@ -11,7 +11,7 @@
 
 namespace ruq {
 
-/// Plans in the making.
+/// Plans in the making; one process at a time works on one (file_lock.hpp).
 class KeptParts final : public PlanJournal {
  public:
   /// `plan`: the file that the whole plan may get. What is done is kept, and told, when `interval`
@@ -41,7 +41,7 @@ class KeptParts final : public PlanJournal {
 };
 
 /// A learner of roundings (RoundingHelp) that takes a block from its file where there is one, and
-/// otherwise lets `learner` round it.
+/// otherwise lets `learner` round it. Of processes that want the same block one learns it.
 class KeptRoundings {
  public:
   using Learner = std::function<void(const BlockTask<float>&)>;
@@ -52,17 +52,21 @@ class KeptRoundings {
   void round(const BlockTask<float>& task);
   /// Seconds that earlier runs spent on the blocks that this one found.
   double found_seconds() const { return found_seconds_; }
+  /// Seconds that other processes were waited for.
+  double waited_seconds() const { return waited_seconds_; }
   /// Removes the files, when all blocks are rounded.
   void clear() const;
 
  private:
   std::filesystem::path file_of(Index layer) const;
+  bool find(const BlockTask<float>& task);
+  void learn(const BlockTask<float>& task);
 
   std::filesystem::path name_;
   double shortest_;
   Learner learner_;
   Index layers_ = 0;
-  double found_seconds_ = 0;
+  double found_seconds_ = 0, waited_seconds_ = 0;
 };
 
 }  // namespace ruq

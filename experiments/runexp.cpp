@@ -70,7 +70,7 @@ int dispatch(const po::variables_map& map, ruq::Request request, std::vector<std
   request.config = words[0];
   if (!std::filesystem::exists(request.config)) {
     const std::string nearest = ruq::nearest_name(words[0], verbs);
-    ruq::fail("CONFIG: found '{}', expected a YAML file{}", words[0],
+    ruq::fail("CONFIG: found no file '{}', expected a YAML file{}", words[0],
               nearest.empty() ? "" : ", did you mean '" + nearest + "'?");
   }
   request.overrides.assign(words.begin() + 1, words.end());
@@ -113,8 +113,6 @@ int start(int argc, char** argv) {
   request.figures = !map.contains("no-figures");
   if (map.contains("only")) request.only = map["only"].as<std::vector<std::string>>();
   if (map.contains("trial")) request.trial = map["trial"].as<ruq::Index>();
-  if (request.jobs < 0) ruq::fail("--jobs: found {}, expected at least 1", request.jobs);
-  if (request.threads < 0) ruq::fail("--threads: found {}, expected at least 1", request.threads);
   const std::vector<std::string> words = map.contains("words")
                                              ? map["words"].as<std::vector<std::string>>()
                                              : std::vector<std::string>();

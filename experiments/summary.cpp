@@ -183,6 +183,14 @@ std::string provenance(const std::vector<SummaryRow>& rows) {
       text += fmt::format(" Text {}; token ranges {}.", text_at(r, "inputs", "text"),
                           r["token_ranges"].dump());
     }
+    if (r["metrics"].contains("nll_float")) {
+      const double loss = r["metrics"]["nll_float"];
+      text += fmt::format(
+          " The float model has {:.4f} nats per token, a perplexity of {:.2f}, on {} windows of {} "
+          "tokens.",
+          loss, std::exp(loss), text_at(r, "config", "evaluation.windows"),
+          text_at(r, "config", "evaluation.window_tokens"));
+    }
     return text + fmt::format(" Computed by {}.", r["math_backend"].get<std::string>());
   }
   return "";

@@ -125,7 +125,9 @@ class Resolver {
       trial.config = std::make_shared<Config>(named->second.text);
     } catch (const Error& problem) {
       unknown_method_ = true;
-      return report(fmt::format("{}: {}", named->second.origin, problem.what()));
+      return report(
+          fmt::format("{}: {}{}", named->second.origin, problem.what(),
+                      named->second.is_list ? "; a list to try belongs under sweep:" : ""));
     }
     if (!apply(chosen, *trial.config)) return;
     if (!trial.config->is_random()) trial.config->seed = 0;
@@ -267,6 +269,18 @@ bool is_meant(const Config& config,
   });
 }
 
+// A misspelt option would match no trial, which with overrides is no fault.
+void check_trend_keys(const Trend& trend) {
+  std::vector<std::string> keys = trend.ignoring;
+  for (const auto* options : {&trend.lower, &trend.than}) {
+    for (const auto& [key, value] : *options) keys.push_back(key);
+  }
+  for (const std::string& key : keys) {
+    if (all_options().contains(key)) continue;
+    fail("{}: trends: '{}': {}", trend.origin, trend.claim, unknown_key(key));
+  }
+}
+
 Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides,
                  const std::vector<std::string>& only) {
   Document document = read_document(file);
@@ -291,6 +305,7 @@ Sweep load_sweep(const fs::path& file, const std::vector<std::string>& overrides
   check_calibration_path(sweep.trials);
   for (const std::string& word : only) select(word, sweep.trials);
   for (const Trend& trend : document.trends) {
+    check_trend_keys(trend);
     const auto meant = [&](const auto& options) {
       return std::any_of(sweep.trials.begin(), sweep.trials.end(),
                          [&](const Trial& trial) { return is_meant(*trial.config, options); });

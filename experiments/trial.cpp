@@ -4,7 +4,9 @@
 #include <cmath>
 #include <optional>
 #include <tuple>
+#include <utility>
 
+#include "experiments/file_lock.hpp"
 #include "experiments/home.hpp"
 #include "experiments/kept.hpp"
 #include "experiments/metrics.hpp"
@@ -15,6 +17,7 @@
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"
+#include "ruquant/base/rng.hpp"
 #include "ruquant/eval/choices.hpp"
 #include "ruquant/eval/language.hpp"
 #include "ruquant/io/tensor_store.hpp"
@@ -33,19 +36,46 @@ constexpr double kLongPlan = 4;      // processor seconds from which a plan is k
 constexpr double kKeepSeconds = 30;  // of work that an interruption may cost
 constexpr double kUnchanged = 1e-3;  // relative change of final states that float explains
 
+// Stands still while other processes are waited for.
 class Clock {
  public:
+  /// `waited`: seconds of waiting so far.
+  explicit Clock(const double& waited) : waited_(waited) {}
+
   double lap() {
-    const double now = now_seconds();
+    const double now = time();
     return now - std::exchange(last_, now);
   }
 
  private:
-  double last_ = now_seconds();
+  double time() const { return now_seconds() - waited_; }
+
+  const double& waited_;
+  double last_ = time();
 };
 
 std::string ids_key(std::span<const std::int32_t> ids) {
   return fmt::format("{:016x}", hash_bytes(ids.data(), ids.size_bytes()));
+}
+
+// Of the tokens that a task scores, how they are cut, and which choices are right. The task's own
+// digest is that of its source, which tells nothing of the prompt.
+std::uint64_t hash_items(const ChoiceTask& task) {
+  std::uint64_t hash = hash_text(task.kind);
+  const auto add = [&hash](const auto& values) {
+    const std::size_t size = values.size();
+    hash = hash_bytes(&size, sizeof size, hash);
+    hash = hash_bytes(values.data(), size * sizeof values[0], hash);
+  };
+  for (const ChoiceItem& item : task.items) {
+    add(std::vector{item.gold, std::ssize(item.contexts), std::ssize(item.choices)});
+    for (const auto& context : item.contexts) add(context);
+    for (const Choice& choice : item.choices) {
+      add(std::vector{choice.context, choice.characters});
+      add(choice.ids);
+    }
+  }
+  return hash;
 }
 
 // The method's and the quantizers' options that are not defaults: those of how weights are rounded
@@ -78,6 +108,20 @@ std::string rounding_key(const Config& config, const std::string& session_key) {
                      rounding_version(config.quant.rounding), options_key(config, true));
 }
 
+// Beside the file of a plan: what it took to draw it up.
+fs::path cost_of(fs::path plan) { return plan.replace_extension("cost.h5"); }
+
+std::optional<Plan> kept_plan(const Config& config, const fs::path& file, Timing& timing) {
+  if (!fs::exists(file) || !fs::exists(cost_of(file))) return std::nullopt;
+  Plan plan = load_plan(file);
+  const TensorReader took(cost_of(file));
+  timing.plan_seconds = took.real_attribute("", "plan_seconds");
+  timing.plan_cpu_seconds = took.real_attribute("", "plan_cpu_seconds");
+  timing.peak_memory_mib = took.real_attribute("", "peak_memory_mib");
+  plan.quant = config.quant;
+  return plan;
+}
+
 }  // namespace
 
 // Everything is keyed by text that names what it depends on, so a sweep over such a setting is
@@ -91,6 +135,7 @@ struct Workbench::Impl {
   Matrix<float> reference;  // final hidden states of the float model on the evaluation tokens
   ActivationSet activations;
   LloydMaxErrors lloyd_max_errors;
+  double waited = 0;  // seconds, for other processes
 
   void load(const Inputs& inputs);
   ModelSession<float>& calibration(const Config& config);
@@ -99,6 +144,7 @@ struct Workbench::Impl {
   ActivationSet capture(const Config& config);
   void check_unchanged(const Config& config, const Plan& plan, const Model<float>& folded) const;
   Plan made_plan(const Config& config, Timing& timing);
+  Plan draw_plan(const Config& config, const fs::path& file, Timing& timing);
   RoundingHelp<float> rounding_help(const Config& config, KeptRoundings& kept);
   void measure_language(const Config& config, const Inputs& inputs, const Progress& progress,
                         TrialResult& result);
@@ -115,6 +161,7 @@ void Workbench::Impl::load(const Inputs& inputs) {
   if (loaded.model != inputs.model) {
     session.reset();
     model = load_model<float>(inputs.model);
+    loaded.model = inputs.model;  // the tokens may fail yet
   }
   if (loaded.tokens != inputs.tokens) {
     session.reset();
@@ -151,20 +198,22 @@ const Matrix<float>& Workbench::Impl::float_states(const Config& config) {
                                       length, math_backend());
   if (key == reference_key) return reference;
   const fs::path file = kept_file("float", key);
+  Matrix<float> states;
   if (fs::exists(file)) {
-    reference = TensorReader(file).matrix<float>("states");
+    states = TensorReader(file).matrix<float>("states");
   } else {
     logger().info("float reference on {} tokens", ids.size());
-    reference.resize(std::ssize(ids), model.config.width);
+    states.resize(std::ssize(ids), model.config.width);
     for (Index begin = 0; begin < std::ssize(ids); begin += length) {
-      reference.middleRows(begin, length) = final_hidden<float>(
+      states.middleRows(begin, length) = final_hidden<float>(
           model, ids.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(length)),
           length, {});
     }
     TensorWriter out(file);
-    out.write("states", reference);
+    out.write("states", states);
     out.commit();
   }
+  reference = std::move(states);
   reference_key = key;
   return reference;
 }
@@ -228,21 +277,21 @@ void Workbench::Impl::check_unchanged(const Config& config, const Plan& plan,
 }
 
 // A plan can take minutes and does not depend on how weights are rounded in the end: what was
-// learned or took long is kept, so that a sweep over roundings draws it up once. While it is drawn
-// up what is done is kept, so that an interrupted trial goes on from there.
+// learned or took long is kept, so that a sweep over roundings draws it up once. One process does;
+// those that want the same plan wait for it.
 Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
-  ModelSession<float>& session_here = calibration(config);
+  calibration(config);
   const fs::path file = kept_file("plan", plan_key(config, session_key));
-  const fs::path cost_file = fs::path(file).replace_extension("cost.h5");
-  if (fs::exists(file) && fs::exists(cost_file)) {
-    Plan plan = load_plan(file);
-    const TensorReader took(cost_file);
-    timing.plan_seconds = took.real_attribute("", "plan_seconds");
-    timing.plan_cpu_seconds = took.real_attribute("", "plan_cpu_seconds");
-    timing.peak_memory_mib = took.real_attribute("", "peak_memory_mib");
-    plan.quant = config.quant;
-    return plan;
-  }
+  if (auto plan = kept_plan(config, file, timing)) return *std::move(plan);
+  const FileLock lock(file, "the plan");
+  waited += lock.waited();
+  if (auto plan = kept_plan(config, file, timing)) return *std::move(plan);
+  return draw_plan(config, file, timing);
+}
+
+// While a plan is drawn up what is done is kept, so that an interrupted trial goes on from there.
+Plan Workbench::Impl::draw_plan(const Config& config, const fs::path& file, Timing& timing) {
+  ModelSession<float>& session_here = calibration(config);
   const auto parts = std::make_shared<KeptParts>(file, kKeepSeconds);
   session_here.set_journal(parts);
   Plan plan = config.method->plan(session_here, config.quant,
@@ -251,7 +300,7 @@ Plan Workbench::Impl::made_plan(const Config& config, Timing& timing) {
   session_here.set_journal(nullptr);
   std::tie(timing.plan_seconds, timing.plan_cpu_seconds) = parts->took();
   if (config.method->needs_model() || timing.plan_cpu_seconds > kLongPlan) {
-    TensorWriter cost(cost_file);
+    TensorWriter cost(cost_of(file));
     cost.attribute("", "plan_seconds", timing.plan_seconds);
     cost.attribute("", "plan_cpu_seconds", timing.plan_cpu_seconds);
     cost.attribute("", "peak_memory_mib", peak_memory_mib());
@@ -281,8 +330,9 @@ RoundingHelp<float> Workbench::Impl::rounding_help(const Config& config, KeptRou
 
 // The float model's likelihoods are the same for every trial, so they are kept.
 ChoiceScores Workbench::Impl::float_choices(const Config& config, const ChoiceTask& task) {
-  const std::string key = fmt::format("{} {} {} {} {}", known_model_digest(loaded.model), task.name,
-                                      task.digest, config.tasks.items, math_backend());
+  const std::string key =
+      fmt::format("{} {} {} {:016x} {} {}", known_model_digest(loaded.model), task.name,
+                  task.digest, hash_items(task), config.tasks.items, math_backend());
   const fs::path file = kept_file("choices", key);
   if (fs::exists(file)) return read_choices(file);
   logger().info("float reference on {}", task.name);
@@ -310,7 +360,7 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
   const Matrix<float>& expected = float_states(config);
   progress("plan", 0);
   result.plan = made_plan(config, result.timing);
-  Clock clock;
+  Clock clock(waited);
   progress("weights", 0.3);
   KeptRoundings kept(kept_file("rounding", rounding_key(config, session_key)), kKeepSeconds,
                      learned_rounding<float>);
@@ -318,6 +368,7 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
       model, result.plan,
       [&](const Model<float>& folded) { check_unchanged(config, result.plan, folded); },
       rounding_help(config, kept));
+  waited += kept.waited_seconds();
   result.timing.apply_seconds = clock.lap() + kept.found_seconds();
   kept.clear();
   measure_weights(planned.rounded(), result);
@@ -363,7 +414,7 @@ void Workbench::Impl::measure_language(const Config& config, const Inputs& input
 void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs,
                                       TrialResult& result) {
   const ActivationSet& set = activation_set(config, inputs);
-  Clock clock;
+  Clock clock(waited);
   Plan plan;
   if (config.method->needs_model()) {
     plan = result.plan.layers.empty() ? made_plan(config, result.timing) : result.plan;
@@ -379,7 +430,7 @@ void Workbench::Impl::measure_tensors(const Config& config, const Inputs& inputs
 }
 
 TrialResult Workbench::run(const Config& config, const Inputs& inputs, const Progress& progress) {
-  Clock clock;
+  Clock clock(impl_->waited);
   restart_peak_memory();
   TrialResult result;
   load(config, inputs);

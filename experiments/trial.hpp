@@ -19,6 +19,7 @@
 
 namespace ruq {
 
+/// Seconds, less those spent waiting for what another process was making (file_lock.hpp).
 struct Timing {
   /// Calibration and construction of the plan; of a plan found in the cache, what it once took.
   double plan_seconds = 0;

@@ -9,12 +9,10 @@
 //   weight_error_db      10·log10( ‖Q(Ŵ) − Ŵ‖² / ‖Ŵ‖² )
 //                        (roundings that need data of the whole network: to nearest)
 //   range_over_rms       mean over tokens of (max − min)/rms of X̂: what sets the step. 2√3 = 3.46
-//   for
-//                        a uniform token, 2 for a two-valued one
+//                        for a uniform token, 2 for a two-valued one
 //   kurtosis             mean over tokens of E[x⁴]/E[x²]² of X̂: 1.8 uniform, 3 Gaussian
 //   uniformity_ks        mean over tokens of the Kolmogorov distance between the token's entries
-//   and
-//                        the uniform distribution on [min, max]
+//                        and the uniform distribution on [min, max]
 //   centroid_shift       √ of the entry-weighted mean over bins of ((centroid − midpoint)/Δ)² of
 //                        the activation quantizer: RUQuant's motive. 0 when entries are uniform in
 //                        every bin

@@ -1,8 +1,8 @@
 // Named tensors and attributes in one HDF5 file, readable by h5py.
 //
 // Datasets are contiguous, little-endian, C order: float32, float64, int32 or int64. Attributes
-// are scalars (int64, float64) or UTF-8 strings. A writer works on "<path>.tmp-<pid>" and renames
-// on commit(), so a file under its own name is always whole.
+// are scalars (int64, float64) or UTF-8 strings. A writer works on "<path>.tmp-<host>-<pid>" and
+// renames on commit(), so a file under its own name is always whole.
 #pragma once
 
 #include <cstdint>

@@ -58,10 +58,11 @@ struct LearningSchedule {
   Index batch = 1;
 };
 
-/// Lists the options `schedule`, `epochs`, `learning_windows`, `held_out_windows`,
-/// `learning_tokens` and `learning_batch`, with what the two presets mean. `also` sets what else a
-/// preset stands for, given whether it is the paper's.
+/// Lists the options `learning_windows`, `held_out_windows`, `learning_tokens` and
+/// `learning_blocks`.
 void bind(Fields& fields, LearningWindows& windows);
+/// These and `schedule`, `epochs` and `learning_batch`, with what the two presets mean. `also` sets
+/// what else a preset stands for, given whether it is the paper's.
 void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,
           const LearningSchedule& paper, const std::function<void(bool)>& also = {});
 

@@ -82,12 +82,11 @@ class Weights {
     const Matrix<double> learned = uniquanf_values(p, codes_[linear]);
     const Matrix<double> deployed = to_binary_code(p, codes_[linear]).decode(weight.cols());
     weight = deployed.cast<S>();
-    const auto width = static_cast<double>(group_width(spec, weight.cols()));
-    const double parameters = static_cast<double>(levels_learn_ ? spec.bits + 1 : 2);
     RoundedLinear rounded;
     rounded.linear = linear;
     rounded.size = weight.size();
-    rounded.bits = {.codes = static_cast<double>(spec.bits), .grid = 16 * parameters / width};
+    rounded.bits = levels_learn_ ? stored_bits(spec, weight.cols(), spec.bits + 1)
+                                 : uniform_bits(spec, weight.cols());
     rounded.details["unification_error"] =
         (deployed - learned).cwiseAbs().maxCoeff() / learned.cwiseAbs().maxCoeff();
     return rounded;

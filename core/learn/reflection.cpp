@@ -131,12 +131,11 @@ ReflectionFit optimize_reflection(const Matrix<double>& y, const Matrix<double>&
   const auto summary = minimize_lbfgs(problem, options.max_iterations, v);
 
   fit.report.initial_cost = summary.initial_cost;
-  fit.report.final_cost = summary.final_cost;
   fit.report.iterations = iterations_of(summary);
   fit.report.termination = summary.message;
-  if (summary.IsSolutionUsable() && summary.final_cost <= summary.initial_cost) {
-    fit.v = v.normalized();
-  }
+  const bool better = summary.IsSolutionUsable() && summary.final_cost <= summary.initial_cost;
+  fit.report.final_cost = better ? summary.final_cost : summary.initial_cost;
+  if (better) fit.v = v.normalized();
   return fit;
 }
 

@@ -4,36 +4,13 @@
 #include <cmath>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/quant/group_range.hpp"
 
 namespace ruq {
 namespace {
 
 constexpr Index kGrain = 64;
 constexpr double kSearchFloor = 1e-5;  // of the width that a symmetric search shrinks
-
-// The range of one group: least and greatest value, and the ends lo, hi that Δ is made of.
-template <class S>
-struct GroupRange {
-  S min, max;             // of the values
-  S base_low, base_high;  // min and max, or zero where the range is extended to hold it
-  S low, high;            // times the clip factors
-};
-
-template <class S, class Values>
-GroupRange<S> group_range(const Values& x, const QuantSpec& spec, S low_factor, S high_factor) {
-  GroupRange<S> range{x.minCoeff(), x.maxCoeff(), 0, 0, 0, 0};
-  range.base_low = range.min;
-  range.base_high = range.max;
-  const bool extends_to_zero = spec.rule == GridRule::quarot_weight ||
-                               (spec.rule == GridRule::quarot_activation && spec.group_size == 0);
-  if (extends_to_zero) {
-    range.base_low = std::min(range.base_low, S(0));
-    range.base_high = std::max(range.base_high, S(0));
-  }
-  range.low = low_factor * range.base_low;
-  range.high = high_factor * range.base_high;
-  return range;
-}
 
 template <class S>
 struct StepSlope {
@@ -113,8 +90,9 @@ FactorSlope<S> group_backward(const S* x, Index size, S step, S zero, const Grid
       clamp_backward(values, step, zero, grid, buffers, Eigen::Map<Row<S>>(gradient, size));
   const GroupRange<S> range = group_range<S>(values, grid.spec, low_factor, high_factor);
   const StepSlope<S> slope = step_slope(range.low, range.high, step, grid.spec);
-  const S low = step_gradient * slope.low;
-  const S high = step_gradient * slope.high;
+  S low = step_gradient * slope.low;
+  S high = step_gradient * slope.high;
+  if (range.met) low = high = (low + high) / 2;
   if (range.base_low == range.min) {
     share_among_equal(x, size, range.min, low * low_factor, gradient);
   }

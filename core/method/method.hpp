@@ -24,6 +24,8 @@ class Method {
   virtual bool is_random() const = 0;
   /// True when the plan cannot be drawn up on dumped activations of single sites.
   virtual bool needs_model() const { return false; }
+  /// True when it learns from windows of `learning_tokens` tokens, or judges on such.
+  virtual bool cuts_windows() const { return needs_model(); }
   /// Raised where a fix changed the numbers under these options alone; the rest of the results
   /// stand (MethodInfo::result_version is for all).
   virtual int revision(const QuantSettings&) const { return 0; }

@@ -47,7 +47,7 @@ Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>&
                                    const RuquantOptions& options, CalibrationSession<S>& session,
                                    Plan& plan, const Site& site) {
   // Every second row of those that are looked at judges and does not teach.
-  const Index tokens = std::min(options.reflection_tokens, (tensor.rows() + 1) / 2);
+  const Index tokens = std::min(options.reflection_tokens, std::max<Index>(tensor.rows() / 2, 1));
   Matrix<double> y(tokens, tensor.cols()), others(tokens, tensor.cols());
   for (Index i = 0; i < tokens; ++i) {
     y.row(i) = tensor.row(i * tensor.rows() / tokens).template cast<double>();

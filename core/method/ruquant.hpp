@@ -39,7 +39,7 @@ struct RuquantOptions {
   LearningWindows finetune_windows;
 };
 
-/// Options of one site's rotation, checked and resolved.
+/// The rotation of one site, and how its block maps came about.
 template <class S>
 struct SiteRotation {
   Transform<double> transform;  ///< block maps and permutations
@@ -79,6 +79,9 @@ class Ruquant final : public MethodBase<Ruquant> {
     return options_.global_reflection == "optimized" ? 2 : 0;
   }
   bool needs_model() const override { return options_.global_reflection == "finetuned"; }
+  bool cuts_windows() const override {
+    return needs_model() || options_.global_reflection == "optimized";
+  }
   template <class S>
   Plan draw_up(CalibrationSession<S>& session, const QuantSettings& quant,
                const Stream& stream) const;

@@ -1,7 +1,9 @@
 #include "ruquant/model/activations.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "ruquant/base/error.hpp"
@@ -10,7 +12,10 @@
 namespace ruq {
 namespace {
 
+const std::string kFormat = "ruquant-activations";
 constexpr std::int64_t kFormatVersion = 1;
+// Of any number in the shape of a model: more layers than that would fill the memory with nothing.
+constexpr Index kLargestShape = Index{1} << 17;
 
 // `count` rows of `tensor`, evenly spaced and in order; all of them when there are fewer.
 Matrix<float> spaced_rows(const Matrix<float>& tensor, Index count) {
@@ -45,35 +50,71 @@ void for_each_shape(Config& config, const Visit& visit) {
 
 // The linear site of the model whose name this is.
 std::optional<Site> find_site(const std::string& name, const ModelConfig& config) {
-  for (Index l = 0; l < config.layers; ++l) {
-    for (const SiteKind kind : kLinearSites) {
-      if (to_string(Site{l, kind}) == name) return Site{l, kind};
-    }
+  constexpr std::string_view kBefore = "layers.";
+  if (!name.starts_with(kBefore)) return std::nullopt;
+  Index layer = -1;
+  std::from_chars(name.data() + kBefore.size(), name.data() + name.size(), layer);
+  if (layer < 0 || layer >= config.layers) return std::nullopt;
+  for (const SiteKind kind : kLinearSites) {
+    if (to_string(Site{layer, kind}) == name) return Site{layer, kind};
   }
   return std::nullopt;
+}
+
+ModelConfig load_shape(const TensorReader& file) {
+  ModelConfig config;
+  for_each_shape(config, [&](const char* name, Index& value) {
+    value = file.integer_attribute("", name);
+    if (value >= 1 && value <= kLargestShape) return;
+    fail("{}: {}: found {}, expected 1 to {}", file.path().string(), name, value, kLargestShape);
+  });
+  if (config.heads % config.kv_heads != 0) {
+    fail("{}: kv_heads: found {}, expected a divisor of the {} heads", file.path().string(),
+         config.kv_heads, config.heads);
+  }
+  return config;
 }
 
 template <class S>
 Vector<S> finite_vector(const TensorReader& file, const std::string& name, Index size) {
   Vector<S> vector = file.vector<S>(name);
-  if (vector.size() != size || !vector.allFinite()) {
-    fail("{}: {}: expected {} finite values", file.path().string(), name, size);
+  if (vector.size() != size) {
+    fail("{}: {}: found {} values, expected {}", file.path().string(), name, vector.size(), size);
+  }
+  if (!vector.allFinite()) {
+    fail("{}: {}: found NaN or infinity, expected finite values", file.path().string(), name);
   }
   return vector;
 }
 
-Matrix<float> finite_matrix(const TensorReader& file, const std::string& name, Index columns) {
-  Matrix<float> matrix = file.matrix<float>(name);
-  if (matrix.cols() != columns) {
-    fail("{}: {}: found {} channels, expected {}", file.path().string(), name, matrix.cols(),
-         columns);
-  }
+void check_finite(const TensorReader& file, const std::string& name, const Matrix<float>& matrix) {
   for (Index r = 0; r < matrix.rows(); ++r) {
     if (matrix.row(r).allFinite()) continue;
     fail("{}: {}: found NaN or infinity in row {}, expected finite values", file.path().string(),
          name, r);
   }
-  return matrix;
+}
+
+// Rows of activations, at least one.
+Matrix<float> finite_rows(const TensorReader& file, const std::string& name, Index channels) {
+  Matrix<float> rows = file.matrix<float>(name);
+  if (rows.rows() < 1 || rows.cols() != channels) {
+    fail("{}: {}: found {} rows of {} channels, expected at least one of {}", file.path().string(),
+         name, rows.rows(), rows.cols(), channels);
+  }
+  check_finite(file, name, rows);
+  return rows;
+}
+
+Matrix<float> finite_weight(const TensorReader& file, const std::string& name, Index out,
+                            Index in) {
+  Matrix<float> weight = file.matrix<float>(name);
+  if (weight.rows() != out || weight.cols() != in) {
+    fail("{}: {}: found {}x{}, expected {}x{}", file.path().string(), name, weight.rows(),
+         weight.cols(), out, in);
+  }
+  check_finite(file, name, weight);
+  return weight;
 }
 
 SiteActivations load_site(const TensorReader& file, const std::string& group,
@@ -87,13 +128,14 @@ SiteActivations load_site(const TensorReader& file, const std::string& group,
   loaded.site = *site;
   const SiteKind kind = loaded.site.kind;
   const Index width = config.site_width(kind);
-  loaded.calibration = finite_matrix(file, group + "/calibration", width);
-  loaded.test = finite_matrix(file, group + "/test", width);
+  loaded.calibration = finite_rows(file, group + "/calibration", width);
+  loaded.test = finite_rows(file, group + "/test", width);
   loaded.maxima = finite_vector<double>(file, group + "/maxima", width);
   if (has_norm(kind)) loaded.norm_gain = finite_vector<float>(file, group + "/norm_gain", width);
   for (const Linear linear : linears_of(kind)) {
     loaded.weights[linear] =
-        finite_matrix(file, fmt::format("{}/weights/{}", group, to_string(linear)), width);
+        finite_weight(file, fmt::format("{}/weights/{}", group, to_string(linear)),
+                      config.out_width(linear), width);
   }
   return loaded;
 }
@@ -166,7 +208,7 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
 
 void save_activations(const ActivationSet& set, const std::filesystem::path& path) {
   TensorWriter file(path);
-  file.attribute("", "format", std::string("ruquant-activations"));
+  file.attribute("", "format", kFormat);
   file.attribute("", "format_version", kFormatVersion);
   file.attribute("", "stream", set.stream);
   file.attribute("", "model", set.model);
@@ -186,10 +228,18 @@ void save_activations(const ActivationSet& set, const std::filesystem::path& pat
   file.commit();
 }
 
+bool is_activation_dump(const std::filesystem::path& path) {
+  try {
+    const TensorReader file(path);
+    return file.has_attribute("", "format") && file.text_attribute("", "format") == kFormat;
+  } catch (const Error&) {  // no HDF5 file
+    return false;
+  }
+}
+
 ActivationSet load_activations(const std::filesystem::path& path) {
   const TensorReader file(path);
-  if (!file.has_attribute("", "format") ||
-      file.text_attribute("", "format") != "ruquant-activations" ||
+  if (!file.has_attribute("", "format") || file.text_attribute("", "format") != kFormat ||
       file.integer_attribute("", "format_version") != kFormatVersion) {
     fail("{}: expected a dump of activations, format ruquant-activations version {}", path.string(),
          kFormatVersion);
@@ -197,8 +247,7 @@ ActivationSet load_activations(const std::filesystem::path& path) {
   ActivationSet set;
   set.stream = file.text_attribute("", "stream");
   set.model = file.text_attribute("", "model");
-  for_each_shape(set.config,
-                 [&](const char* name, Index& value) { value = file.integer_attribute("", name); });
+  set.config = load_shape(file);
   for (const std::string& group : file.children("")) {
     set.sites.push_back(load_site(file, group, set.config));
   }

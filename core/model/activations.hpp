@@ -55,8 +55,11 @@ ActivationSet capture_activations(const Model<float>& model, ModelSession<float>
 
 void save_activations(const ActivationSet& set, const std::filesystem::path& file);
 
-/// Error naming file and dataset for a wrong format or shape, and for NaN or infinity.
+/// Error naming file and place for a wrong format, shapes that no model has, datasets of other
+/// shapes than theirs or without rows, and NaN or infinity.
 ActivationSet load_activations(const std::filesystem::path& file);
+/// Whether the file says that it is a dump.
+bool is_activation_dump(const std::filesystem::path& file);
 
 /// Calibration on a dump: methods see the dumped sites and nothing else. Whatever stream a method
 /// asks for, it walks the one that the dump holds.

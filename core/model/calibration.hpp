@@ -187,7 +187,7 @@ class ModelSession final : public CalibrationSession<S> {
 template <class S>
 void fit_activation_levels(CalibrationSession<S>& session, Plan& plan);
 
-/// The walk itself, for tests and for sessions: runs block after block over `x` [windows·length,
+/// One step of the walk, for tests and for sessions: runs block `layer` over `x` [windows·length,
 /// h]; at every linear site calls `visit`, installs the site's weights and lets the quantized
 /// tensor go on. With `quantized` false the tensors stay float.
 template <class S>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <ranges>
+#include <utility>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/io/tensor_store.hpp"
@@ -11,6 +12,20 @@ namespace ruq {
 namespace {
 
 constexpr std::int64_t kFormatVersion = 3;
+
+std::string place(const TensorReader& file, const std::string& group) {
+  return fmt::format("{}: {}", file.path().string(), group);
+}
+
+// An integer attribute of at least `least`.
+Index count_attribute(const TensorReader& file, const std::string& group, const char* name,
+                      Index least = 0) {
+  const Index count = file.integer_attribute(group, name);
+  if (count < least) {
+    fail("{}: found {} = {}, expected at least {}", place(file, group), name, count, least);
+  }
+  return count;
+}
 
 // Transforms in a file: one group a step, named by its position, with attribute "kind".
 
@@ -86,7 +101,7 @@ Step<double> read_step(const TensorReader& file, const std::string& group) {
                              file.integer_attribute(group, "left_width"),
                              file.integer_attribute(group, "right_width")};
   }
-  fail("{}: {}: unknown kind of step '{}'", file.path().string(), group, kind);
+  fail("{}: unknown kind of step '{}'", place(file, group), kind);
 }
 
 void write_transform(TensorWriter& file, const std::string& group,
@@ -100,10 +115,12 @@ void write_transform(TensorWriter& file, const std::string& group,
 }
 
 Transform<double> read_transform(const TensorReader& file, const std::string& group) {
-  Transform<double> transform(file.integer_attribute(group, "width"));
-  const Index steps = file.integer_attribute(group, "steps");
+  Transform<double> transform(count_attribute(file, group, "width"));
+  const Index steps = count_attribute(file, group, "steps");
   for (Index i = 0; i < steps; ++i) {
-    transform.append(read_step(file, fmt::format("{}/step{}", group, i)));
+    const std::string name = fmt::format("{}/step{}", group, i);
+    Step<double> step = read_step(file, name);
+    with_context(place(file, name), [&] { transform.append(std::move(step)); });
   }
   return transform;
 }
@@ -143,20 +160,22 @@ QuantSettings read_quant(const TensorReader& file) {
   QuantSettings quant;
   for_each_operand(quant, [&](const std::string& name, QuantSpec& spec) {
     const std::string group = "quant/" + name;
-    spec.bits = file.integer_attribute(group, "bits");
+    spec.bits = count_attribute(file, group, "bits", 1);
     spec.symmetric = file.integer_attribute(group, "symmetric") != 0;
-    spec.rule = grid_rule(file.text_attribute(group, "rule"));
-    spec.group_size = file.integer_attribute(group, "group_size");
+    const std::string rule = file.text_attribute(group, "rule");
+    spec.rule = with_context(place(file, group), [&] { return grid_rule(rule); });
+    spec.group_size = count_attribute(file, group, "group_size");
     spec.clip_ratio = file.real_attribute(group, "clip_ratio");
     spec.search = file.integer_attribute(group, "search") != 0;
   });
   quant.rounding = file.text_attribute("quant", "rounding");
   quant.activation_levels = file.text_attribute("quant", "activation_levels");
-  quant.attn_out_group_size = file.integer_attribute("quant", "attn_out_group_size");
+  quant.attn_out_group_size = count_attribute(file, "quant", "attn_out_group_size");
   Fields fields;
   ruq::bind(fields, quant.rounding_options);
   for (const Field& field : fields.all()) {
-    field.set(file.text_attribute("quant/options", field.name));
+    const std::string text = file.text_attribute("quant/options", field.name);
+    with_context(place(file, "quant/options/" + field.name), [&] { field.set(text); });
   }
   return quant;
 }
@@ -178,6 +197,11 @@ void read_fitted(const TensorReader& file, const std::string& group, SitePlan& s
   if (!file.has(group + "/levels")) return;
   site.levels = {file.vector<double>(group + "/thresholds"),
                  file.vector<double>(group + "/levels")};
+  const auto& [thresholds, levels] = site.levels;
+  if (thresholds.size() + 1 != levels.size()) {
+    fail("{}: found {} thresholds, expected one less than the {} levels", place(file, group),
+         thresholds.size(), levels.size());
+  }
 }
 
 void write_weight_clips(TensorWriter& file, const std::string& group, const LayerPlan& layer) {
@@ -194,8 +218,12 @@ void read_weight_clips(const TensorReader& file, const std::string& group, Layer
   for (const Linear linear : kLinears) {
     const std::string name = fmt::format("{}/weight_clips/{}", group, to_string(linear));
     if (!file.has(name)) continue;
-    layer.weight_clips[linear] = {file.vector<double>(name + "/low"),
-                                  file.vector<double>(name + "/high")};
+    RowClips<double> clips{file.vector<double>(name + "/low"), file.vector<double>(name + "/high")};
+    if (clips.low.size() != clips.high.size()) {
+      fail("{}: found {} low and {} high factors, expected as many of both", place(file, name),
+           clips.low.size(), clips.high.size());
+    }
+    layer.weight_clips[linear] = std::move(clips);
   }
 }
 
@@ -253,6 +281,17 @@ LearningRecord read_record(const TensorReader& file, const std::string& group) {
 }
 
 std::string layer_group(std::size_t layer) { return fmt::format("layers/{}", layer); }
+
+// How many layers the file says it has, which must be how many it has.
+Index layers_of(const TensorReader& file) {
+  const Index said = file.integer_attribute("", "layers");
+  const Index held = file.has("layers") ? std::ssize(file.children("layers")) : 0;
+  if (said != held) {
+    fail("{}: found layers = {}, expected {}, the number of groups in 'layers'",
+         file.path().string(), said, held);
+  }
+  return said;
+}
 
 }  // namespace
 
@@ -369,8 +408,7 @@ Plan read_plan(const TensorReader& file) {
       file.integer_attribute("", "format_version") != kFormatVersion) {
     fail("{}: not a plan of format version {}", file.path().string(), kFormatVersion);
   }
-  Plan plan = Plan::identity(file.text_attribute("", "method"),
-                             file.integer_attribute("", "layers"), read_quant(file));
+  Plan plan = Plan::identity(file.text_attribute("", "method"), layers_of(file), read_quant(file));
   plan.fallbacks = lines_of(file.text_attribute("", "fallbacks"));
   for (Index i = 0; file.has(fmt::format("learning/{}", i)); ++i) {
     plan.learning.push_back(read_record(file, fmt::format("learning/{}", i)));

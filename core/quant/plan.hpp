@@ -115,6 +115,10 @@ struct Plan {
 
 /// Saves beside and renames; every bit comes back.
 void save_plan(const Plan& plan, const std::filesystem::path& file);
+/// Error naming file and place for another format or version, steps that are not whole
+/// (Transform::append), row clips or levels whose lengths do not go together, negative counts, and
+/// a number of layers that is not that of their groups. Whether a plan fits a model is seen where
+/// it is applied.
 Plan load_plan(const std::filesystem::path& file);
 /// The same in a file that says other things too; the group "aside" is theirs.
 void write_plan(const Plan& plan, TensorWriter& file);

@@ -8,6 +8,7 @@
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/named.hpp"
+#include "ruquant/quant/group_range.hpp"
 
 namespace ruq {
 namespace {
@@ -121,19 +122,10 @@ StepAndZero<S> search_step(const Values& x, S lo, S hi, const QuantSpec& spec) {
 
 template <class S, class Values>
 StepAndZero<S> fit_step(const Values& x, const QuantSpec& spec, S low_ratio, S high_ratio) {
-  S lo = x.minCoeff();
-  S hi = x.maxCoeff();
-  if (spec.rule == GridRule::omniquant) {
-    return omniquant_step<S>(low_ratio * lo, high_ratio * hi, spec);
-  }
-  const bool extends_to_zero = spec.rule == GridRule::quarot_weight || spec.group_size == 0;
-  if (extends_to_zero) {
-    lo = std::min(lo, S(0));
-    hi = std::max(hi, S(0));
-  }
-  lo *= low_ratio;
-  hi *= high_ratio;
-  return spec.search ? search_step<S>(x, lo, hi, spec) : quarot_step<S>(lo, hi, spec);
+  const auto range = group_range<S>(x, spec, low_ratio, high_ratio);
+  if (spec.rule == GridRule::omniquant) return omniquant_step<S>(range.low, range.high, spec);
+  return spec.search ? search_step<S>(x, range.low, range.high, spec)
+                     : quarot_step<S>(range.low, range.high, spec);
 }
 
 template <class S, class Values>
@@ -174,6 +166,9 @@ Index group_width(const QuantSpec& spec, Index cols) {
 template <class S>
 Grid<S> fit_grid(const Matrix<S>& x, const QuantSpec& spec, const RowClips<S>* clips) {
   RUQ_CHECK(spec.rounds(), "no grid at {} bits", spec.bits);
+  RUQ_CHECK(clips == nullptr || (clips->low.size() == x.rows() && clips->high.size() == x.rows()),
+            "clip factors of {} and {} rows for {}", clips->low.size(), clips->high.size(),
+            x.rows());
   const Index width = group_width(spec, x.cols());
   const CodeRange codes = code_range(spec);
   Grid<S> grid{spec, codes.min, codes.max, Matrix<S>(x.rows(), x.cols() / width),

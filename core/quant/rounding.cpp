@@ -16,18 +16,6 @@ namespace {
 constexpr double kFloatBits = 16;
 constexpr double kPositionBits = 32;
 
-// Codes of `bits` and some parameters a group.
-StoredBits stored_bits(const QuantSpec& spec, Index cols, Index parameters) {
-  const double width = static_cast<double>(group_width(spec, cols));
-  return {.codes = static_cast<double>(spec.bits),
-          .grid = kFloatBits * static_cast<double>(parameters) / width};
-}
-
-// A step for every group, and a zero point if it is not the same for all.
-StoredBits uniform_bits(const QuantSpec& spec, Index cols) {
-  return stored_bits(spec, cols, spec.symmetric ? 1 : 2);
-}
-
 double binary_entropy(double share) {
   if (share <= 0 || share >= 1) return 0;
   return -share * std::log2(share) - (1 - share) * std::log2(1 - share);
@@ -134,6 +122,16 @@ const Entry<S>& entry(const std::string& name) {
 }
 
 }  // namespace
+
+StoredBits stored_bits(const QuantSpec& spec, Index cols, Index parameters) {
+  const double width = static_cast<double>(group_width(spec, cols));
+  return {.codes = static_cast<double>(spec.bits),
+          .grid = kFloatBits * static_cast<double>(parameters) / width};
+}
+
+StoredBits uniform_bits(const QuantSpec& spec, Index cols) {
+  return stored_bits(spec, cols, spec.symmetric ? 1 : 2);
+}
 
 void bind(Fields& fields, RoundingOptions& options, const std::string& prefix) {
   fields.add_choice(prefix + "hessian_inputs", options.hessian_inputs, {"float", "quantized"},

@@ -79,6 +79,11 @@ struct StoredBits {
   double total() const { return codes + grid + kept + positions; }
 };
 
+/// Codes of spec.bits, and that many parameters for every group of a row of `cols` weights.
+StoredBits stored_bits(const QuantSpec& spec, Index cols, Index parameters);
+/// Of a uniform grid: a step for every group, and a zero point if it is not the same for all.
+StoredBits uniform_bits(const QuantSpec& spec, Index cols);
+
 template <class S>
 struct RoundedWeight {
   Matrix<S> weight;  ///< [out, in], dequantized

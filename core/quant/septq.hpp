@@ -1,8 +1,8 @@
 // SEPTQ (arXiv 2604.10091): GPTQ in which a small share of the weights, those whose rounding would
 // cost most, stays in floating point.
 //
-//   s_ij = (W_ij − Q(W_ij))² / U_jj²     the loss of rounding W_ij when the columns before j are
-//   done keep where s_ij >= the value at rank floor(p·N/100) of all N, largest first; then sweep
+//   s_ij = (W_ij − Q(W_ij))² / U_jj²  the loss of rounding W_ij when the columns before j are done;
+//   keep W_ij where s_ij >= the value at rank floor(p·N/100) of all N, largest first; then sweep.
 //
 // The mask is fixed before the sweep ("static") and, in the paper, ranks the whole matrix
 // ("global"); ranking each row by itself gives every row its share. Since the entry at the

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "ruquant/base/error.hpp"
 #include "ruquant/base/named.hpp"
 
 namespace ruq {
@@ -37,6 +38,7 @@ double score(const Row& row, Pick pick) {
 // lowest index winning ties. One pass over memory.
 template <class S, class Change>
 Peak sweep(Matrix<S>& rows, Pick pick, const Change& change) {
+  RUQ_CHECK(rows.rows() > 0, "no rows of {} channels to pick from", rows.cols());
   const Index ranges = (rows.rows() + kGrain - 1) / kGrain;
   std::vector<Peak> peaks(static_cast<std::size_t>(ranges));
   parallel_for(ranges, [&](Index range) {

@@ -1,6 +1,8 @@
 #include "ruquant/transform/transform.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <numeric>
 #include <optional>
 
@@ -132,6 +134,69 @@ bool orthogonal(const Step<S>& step) {
       step);
 }
 
+void check_permutation(const std::vector<Index>& index) {
+  const Index n = std::ssize(index);
+  std::vector<bool> taken(index.size());
+  for (const Index source : index) {
+    const bool usable = source >= 0 && source < n && !taken[static_cast<std::size_t>(source)];
+    if (!usable) {
+      fail("a permutation takes channel {}, expected each of 0 to {} once", source, n - 1);
+    }
+    taken[static_cast<std::size_t>(source)] = true;
+  }
+}
+
+template <class S>
+void check_square(const SquareMap<S>& square) {
+  const auto& [map, dual] = square;
+  if (map.rows() != map.cols()) {
+    fail("found a map of {}x{}, expected a square one", map.rows(), map.cols());
+  }
+  if (dual.size() > 0 && (dual.rows() != map.rows() || dual.cols() != map.cols())) {
+    fail("found a dual of {}x{}, expected {}x{} like its map", dual.rows(), dual.cols(), map.rows(),
+         map.cols());
+  }
+}
+
+template <class S>
+void check_blocks(const BlockDiagonal<S>& step) {
+  for (const SquareMap<S>& square : step.maps) {
+    if (square.map.size() == 0) fail("found a block without channels, expected at least one");
+    check_square(square);
+  }
+  for (const Index which : step.which) {
+    if (which >= 0 && which < std::ssize(step.maps)) continue;
+    fail("a block is mapped by map {}, expected one of the {} maps", which, step.maps.size());
+  }
+}
+
+template <class S>
+void check_factor(const SquareMap<S>& factor, Index width, const char* side) {
+  // As for the widths of a model; the product of two is an Index.
+  constexpr Index kWidest = std::numeric_limits<std::int32_t>::max();
+  if (width < 1 || width > kWidest) {
+    fail("{} Kronecker factor: found width {}, expected 1 to {}", side, width, kWidest);
+  }
+  check_square(factor);
+  if (factor.map.size() > 0 && factor.map.rows() != width) {
+    fail("{} Kronecker factor: found a map of width {}, expected {}", side, factor.map.rows(),
+         width);
+  }
+}
+
+// What a step must be whatever the width of the transform.
+template <class S>
+void check_step(const Step<S>& step) {
+  std::visit(Overloaded{[](const Permutation& p) { check_permutation(p.index); },
+                        [](const BlockDiagonal<S>& b) { check_blocks(b); },
+                        [](const Kronecker<S>& k) {
+                          check_factor(k.left, k.left_width, "left");
+                          check_factor(k.right, k.right_width, "right");
+                        },
+                        [](const auto&) {}},
+             step);
+}
+
 // The only width that a step fits, or nothing when every multiple of something will do.
 template <class S>
 std::optional<Index> exact_width(const Step<S>& step) {
@@ -143,7 +208,7 @@ std::optional<Index> exact_width(const Step<S>& step) {
                  [](const BlockDiagonal<S>& b) -> std::optional<Index> {
                    Index width = 0;
                    for (const Index which : b.which) {
-                     width += b.maps.at(static_cast<std::size_t>(which)).map.rows();
+                     width += b.maps[static_cast<std::size_t>(which)].map.rows();
                    }
                    return width;
                  },
@@ -237,6 +302,7 @@ std::string describe_step(const Step<S>& step) {
 
 template <class S>
 void Transform<S>::append(Step<S> step) {
+  check_step<S>(step);
   if (const auto* hadamard = std::get_if<HadamardStep>(&step)) {
     if (!hadamard_exists(hadamard->order)) fail("no Hadamard matrix of order {}", hadamard->order);
     if (width_ > 0 && width_ % hadamard->order != 0) {
@@ -244,6 +310,7 @@ void Transform<S>::append(Step<S> step) {
     }
   } else {
     const Index width = *exact_width(step);
+    if (width == 0) fail("a step of width 0, expected at least one channel");
     if (width_ == 0) width_ = width;
     if (width != width_)
       fail("a step of width {} does not fit a transform of width {}", width, width_);

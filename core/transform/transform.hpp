@@ -74,7 +74,9 @@ class Transform {
   Transform() = default;  ///< the identity
   explicit Transform(Index width) : width_(width) {}
 
-  /// Appends a step, checking that it fits the width (Error names both widths).
+  /// Appends a step. Error unless it fits the width (names both) and is whole: a permutation of
+  /// 0..n−1; square maps, duals of their size; blocks of maps that are there; Kronecker maps of
+  /// the widths told.
   void append(Step<S> step);
   /// This map followed by `next`.
   Transform then(const Transform& next) const;

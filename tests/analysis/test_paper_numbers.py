@@ -28,10 +28,9 @@ BASELINES = [(name.split("-")[0], {**options, "quant.rounding": rounding,
 SMALL = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
 
 LEVELS = [(method, {**options, "quant.activation_levels": name}, loss)
-          for method, options in (("rtn", {}), ("smoothquant", {"method.preset": "duquant"}),
-                                  ("quarot", {"method.smoothing": "0.6"}), ("ruquant", {}),
-                                  ("duquant", {"method.lwc": "false"}),
-                                  ("singlequant", paper_numbers.VARIANTS["singlequant"]),
+          for method, options in (*((name, paper_numbers.VARIANTS[name]) for name in
+                                    ("rtn", "smoothquant", "quarot", "singlequant", "duquant",
+                                     "ruquant")),
                                   *((name, {}) for name in ("infoquant", "spinquant", "flatquant")))
           for name, loss in fixture.LEVELS.items()]
 MIN_MAX = {"quant.weight.rule": "omniquant", "quant.weight.search": "false"}
@@ -131,7 +130,8 @@ def make_study(folder) -> Path:
 
     make_mechanisms(folder / "mechanisms")
     usual = {"method.rotation": "composite", "method.calibration": "mean", "method.epochs": "3"}
-    changed = [("ruquant", {**usual, **change}, 0.45) for change in ABLATIONS]
+    changed = [("ruquant", {**usual, **change}, 0.3 if FINETUNED.items() <= change.items() else 0.45)
+               for change in ABLATIONS]
     fixture.make_run(folder / "ablations", changed, **seeds)
     for name in ("mechanisms", "ablations"):
         trends = [{"claim": claim, "metric": "nll_over_float", "verdict": "confirmed",
@@ -149,14 +149,16 @@ def make_study(folder) -> Path:
              (("duquant", 0.5), ("ruquant", 0.45)) for size in ("64", "128", "256")]
     fixture.make_run(folder / "second_model", [*SMALL[:2], ("smoothquant", {}, 2.0), *sizes],
                      widths={W6: 0.1, "W4A4-Q16K16V16": 0.8}, **seeds)
+    most = [design for design in sizes if design[1]["method.block_size"] == "64"]
+    fixture.make_run(folder / "second_model", most, widths={W4: 4.0}, prefix="tu", **seeds)
     fixture.make_run(folder / "wikitext2", [*SMALL, ("duquant", {}, 0.55)],
                      widths={W4: 1.0, W6: 0.1}, **seeds)
     fixture.make_run(folder / "articles", apart, widths={W4: 1.0}, **seeds)
     make_schedules(folder / "paper_schedules")
     fixture.make_run(folder / "tasks", [*SMALL, ("duquant", {}, 0.55), ("ruquant", FINETUNED, 0.4)],
                      tasks=("piqa", "arc_easy"), **seeds)
-    fixture.make_run(folder / "sites", SMALL, sites=("10.attn_in", "10.mlp_out"),
-                     **{**seeds, "samples": True})
+    fixture.make_run(folder / "sites", [*SMALL, ("smoothquant", {}, 1.0), ("duquant", {}, 0.5)],
+                     sites=("10.attn_in", "10.mlp_out"), bins=True, **{**seeds, "samples": True})
     make_construction(folder / "construction")
     return folder
 
@@ -266,6 +268,17 @@ class Study(unittest.TestCase):
         self.assertEqual(self.numbers["mechanisms.tuning.lbfgs.improved"],
                          f"{100 * np.mean(improved):.0f}")
         self.assertEqual(self.numbers["mechanisms.tuning.lbfgs.tokens"], "6,144")
+        moved = [trial.held_out_ratios() for trial in group.trials]
+        group.trials[0].learning.append({**group.trials[0].learning[0], "where": "layers.99",
+                                         "steps": 0, "held_out_initial": 1, "held_out_final": 1})
+        judged = mechanism_numbers._judged("name", group)
+        group.trials[0].learning.pop()
+        self.assertEqual([trial.held_out_ratios() for trial in group.trials], moved)
+        self.assertEqual(judged["tuning.name.improved"],
+                         f"{100 * np.mean([*improved, False]):.0f}")
+        first = min({where for ratios in moved for where in ratios}, key=lambda where: np.mean(
+            [np.log(ratios[where]) for ratios in moved if where in ratios]))
+        self.assertEqual(judged["tuning.name.foremost"], first.split(".")[-1])
         self.assertIn("mechanisms.tuning.optimized.held-out", self.numbers)
         free = self.mechanisms_without(lambda trial: trial.config.update(
             {"method.finetune_evaluations": "0"}) if trial.config.get(

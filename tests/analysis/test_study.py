@@ -173,6 +173,18 @@ class Sites(Folder):
         expected = np.average([layer["shift"] for layer in layers], axis=0, weights=weights)
         np.testing.assert_allclose(pooled["shift"][0], expected, rtol=1e-12)
 
+    def test_what_midpoints_cost_is_squared_before_layers_are_averaged(self):
+        group = next(g for g in self.run_.groups if g.method == "ruquant")
+        for trial in group.trials:
+            with h5py.File(trial.folder / "results.h5", "a") as file:
+                for layer, sign in ((0, 1), (10, -1)):
+                    bins = file[f"bins/{layer}.mlp_out/after"]
+                    bins["shift"][...] = 0.1 * sign
+                    bins["shift"][0] = 5.0  # the range ends there
+        shares = fig_centroids.shift_shares(group, "mlp_out")
+        np.testing.assert_allclose(shares, 0.12, rtol=1e-12)
+        self.assertEqual(fig_centroids.shift_shares(group, "none"), [])
+
     def test_a_changed_bin_changes_the_curve(self):
         before = self.rows(fig_centroids.draw, self.run_)
         self.assertEqual({row["side"] for row in before}, {"before", "after"})
@@ -187,7 +199,7 @@ class Sites(Folder):
         self.assertEqual(fig_centroids._site_words({"4.mlp_out", "0.attn_in", "4.attn_in",
                                                     "0.mlp_out", "16.mlp_in"}),
                          "attention input (q, k, v), MLP output (down) of layers 0, 4; "
-                         "MLP input (gate, up) of layers 16")
+                         "MLP input (gate, up) of layer 16")
 
     def test_bins_that_lack_a_dataset_are_named(self):
         path = self.run_.trials[0].folder / "results.h5"

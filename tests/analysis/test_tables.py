@@ -144,11 +144,13 @@ class Written(unittest.TestCase):
         self.change("rtn", lambda data: data.update(diverged="a loss of 12 nats"))
         self.change("quarot", lambda data: data.update(
             diverged="by hand" if data["seed"] < 3 and "W4" in data["widths"] else ""))
-        for name in ("loss", "perplexity"):
-            table = self.table(name)[0]
-            self.assertRegex(table, r"\| rtn \| [\d.]+ (± [\d.]+ )?\(diverged\) \|")
-            self.assertRegex(table, r"\| quarot \| [\d.]+ ± [\d.]+ \(diverged 2/3\) \| [\d.]+ ± "
-                                    r"[\d.]+ \|")
+        loss, perplexity = (self.table(name)[0] for name in ("loss", "perplexity"))
+        self.assertRegex(loss, r"\| rtn \| [\d.]+ (± [\d.]+ )?\(diverged\) \|")
+        self.assertRegex(loss, r"\| quarot \| [\d.]+ ± [\d.]+ \(diverged 2/3\) \| [\d.]+ ± "
+                               r"[\d.]+ \|")
+        self.assertRegex(perplexity, r"\| rtn \| diverged \|")
+        self.assertRegex(perplexity, r"\| quarot \| diverged 2/3 \| [\d.]+ ± [\d.]+ \|")
+        for table in (loss, perplexity):
             self.assertIn("Diverged n/m:", table)
         self.change("rtn", lambda data: data["metrics"].update(nll_over_float=None))
         self.assertRegex(self.table("loss")[0], r"\| rtn \| diverged \|")
@@ -158,8 +160,7 @@ class Written(unittest.TestCase):
                  "task.piqa.acc_norm_float": 0.75, "task.piqa.acc_norm_kept_above_chance": 0.5,
                  "task.piqa.chance": 0.5, "task.boolq.chance": 5 / 12, "task.boolq.acc": 0.5, "task.boolq.acc_float": 0.75,
                  "task.boolq.acc_kept_above_chance": 0.25}
-        self.change("ruquant", lambda data: data["metrics"].update(
-            {**tasks, "weight.effective_bits": 4.046875}))
+        self.change("ruquant", lambda data: data["metrics"].update(tasks))
         markdown = self.table("tasks")[0]
         # Kept: 1.125/1.5; chance is 1/2 for piqa and 5/12 for boolq: above it 5/24 of 7/12.
         self.assertIn("| method and widths | boolq | piqa | kept | kept above chance | seeds |",
@@ -167,8 +168,13 @@ class Written(unittest.TestCase):
         self.assertIn("| float | 75.0 | 75.0 | 100.0 | 100.0 | – |", markdown)
         self.assertIn("| ruquant, W4A4-Q4K4V4 | 50.0 | 62.5 | 75.0 | 35.7 | 3 |", markdown)
         self.assertNotIn("| rtn,", markdown)
-        cost = self.table("cost")[0]
-        self.assertIn("| 4.05 |", cost)
+
+    def test_cost_has_bits_where_a_row_has_one_width(self):
+        bits = "weight.effective_bits"
+        self.assertNotIn("bits a weight", self.table("cost")[0])
+        for method in ("rtn", "quarot", "ruquant"):
+            self.change(method, lambda data: data["metrics"].update({bits: 4.046875}))
+        self.assertIn("| 4.05 |", self.table("cost")[0])
 
     def test_a_folder_that_is_no_run_is_one_line_and_status_two(self):
         errors = io.StringIO()

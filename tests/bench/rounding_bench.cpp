@@ -87,10 +87,9 @@ class Subject {
       }
     });
     for (double& one : seconds) one /= static_cast<double>(period);
-    const double numbers = static_cast<double>(levels ? spec_.bits + 1 : 2);
-    const double bits =
-        static_cast<double>(spec_.bits) + 16 * numbers / static_cast<double>(weight.cols());
-    return row(name, "step", bits * static_cast<double>(weight.size()) / 8, seconds,
+    const StoredBits bits = levels ? stored_bits(spec_, weight.cols(), spec_.bits + 1)
+                                   : uniform_bits(spec_, weight.cols());
+    return row(name, "step", bits.total() * static_cast<double>(weight.size()) / 8, seconds,
                copy_floor(weight, 3));
   }
 

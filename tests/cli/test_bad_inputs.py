@@ -225,6 +225,23 @@ class Lists(Case):
         self.assert_refused(self.refuse(config, "method.learning_tokens=600"),
                             "method.learning_tokens: found 600, expected at most the 512")
 
+        config = self.config("method: ruquant\nmethod.block_size: 8\n"
+                             "method.global_reflection: optimized\n")
+        self.assert_refused(self.refuse(config, "method.learning_tokens=600"),
+                            "method.learning_tokens: found 600, expected at most the 512")
+
+    def test_a_rounding_that_cannot_learn(self):
+        for name in ("uniquanf", "flexround"):
+            config = self.config(f"method: rtn\nquant.rounding: {name}\n")
+            with self.subTest(name=name):
+                self.assert_refused(
+                    self.refuse(config, "calibration.windows=2", "quant.learning.held_out=2"),
+                    "quant.learning.held_out: found 2, expected fewer than the 2 calibration")
+                self.assert_refused(
+                    self.refuse(config, "quant.activation_levels=lloyd_max",
+                                "quant.learning.held_out=1"),
+                    "quant.activation_levels: found lloyd_max, expected midpoint", name)
+
     def test_a_search_that_the_rule_does_not_know(self):
         config = self.config("method: rtn\nquant.weight.search: true\n")
         self.assert_refused(self.refuse(config), "quant.weight.search: found true under rule "

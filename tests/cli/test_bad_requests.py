@@ -179,13 +179,27 @@ class Files(Case):
                             ("check: maybe", "check: expected parse, or a map"),
                             ("check: {tirals: 3}", "unknown key 'check.tirals', did you mean"),
                             ("check: {expect: 3}", "check: expect: expected a list"),
+                            ("check: {trials: 2.5}", "check: trials: found 2.5, expected a count"),
+                            ("trends: [{claim: a, lower: {seed: 1}, than: {seed: 2}, margin: .inf}]",
+                             "trends: margin: expected a finite number"),
                             ("check: {expect: [{metric: nll}]}", "value: found nothing"),
                             ("? [a, b]\n: c", "expected a word as key")):
             config = self.config(f"method: rtn\n{line}\n", base="")
             self.assert_refused(self.refuse(config), f"{config}:2: ", words)
 
+    def test_a_trend_of_a_misspelt_option(self):
+        config = self.config(RTN + "trends: [{claim: c, lower: {metod: rtn}, than: {seed: 1}}]\n")
+        for overrides in ((), ("seed=2",)):
+            self.assert_refused(self.refuse(config, *overrides), "trends: 'c': unknown key 'metod'",
+                                "did you mean 'method'?")
+
+    def test_a_list_of_methods_outside_a_sweep(self):
+        self.assert_refused(self.refuse(self.config("method: [rtn, quarot]\n")),
+                            "unknown method 'rtn,quarot'", "a list to try belongs under sweep:")
+
     def test_missing_configuration(self):
-        self.assert_refused(self.refuse("none.yaml"), "found 'none.yaml', expected a YAML file")
+        self.assert_refused(self.refuse("none.yaml"), "found no file 'none.yaml', expected a YAML file")
+        self.assert_refused(self.refuse(self.folder), "found a folder, expected a file")
         self.assert_refused(self.refuse("verfy", self.config(RTN)), "did you mean 'verify'?")
 
     def test_missing_base(self):
@@ -216,6 +230,10 @@ class Words(Case):
         config = self.config(RTN)
         self.assert_refused(self.refuse(config, "--trail", "1"), "unrecognised option '--trail'")
         self.assert_refused(self.refuse(config, "--jobs", "-1"), "--jobs: found -1")
+        for option, count in (("--threads", "4294967297"), ("--jobs", "1025")):
+            self.assert_refused(self.refuse(config, option, count),
+                                f"{option}: found {count}, expected an integer from 0 to 1024")
+        self.assert_refused(self.refuse(config, "--threads", "1.5"), "--threads")
         self.assert_refused(self.refuse(config, "--trial", "1"), "--trial: found 1, expected 0 to 0")
         self.assert_refused(self.refuse(config, "--slurm=now"), "--slurm: found 'now'")
 

@@ -61,6 +61,9 @@ class Printing(Case):
         self.assertRegex(told[0], r"^ +0  [0-9a-f]{16} +rtn: not run$")
         self.assertRegex(told[1], r"^ +1  [0-9a-f]{16} +\d+\.\d min  hadamard$")
         self.assertRegex(told[2], r"^1 of 2 trials done, in \d+\.\d\d processor hours$")
+        alone = self.ask(config, "--status", "--trial", "1", "--out", folder).out.splitlines()
+        self.assertEqual(alone[:-1], told[1:2])
+        self.assertIn("1 of 1 trials done", alone[-1])
 
     def test_overrides_replace_axes_and_add_them(self):
         config = self.config("sweep:\n- method: [rtn, hadamard]\n  quant.widths: "
@@ -199,6 +202,17 @@ class Dump(Case):
         self.assert_refused(answer, "activations.path: is set")
 
 
+    def test_a_file_that_is_no_dump_is_not_overwritten(self):
+        config = self.config("method: rtn\n")
+        notes = self.folder / "notes.txt"
+        notes.write_text("mine", encoding="utf-8")
+        answer = self.ask("dump", config, "--out", notes)
+        self.assert_refused(answer, f"--out: '{notes}' exists and is no dump of activations")
+        self.assertEqual(notes.read_text(encoding="utf-8"), "mine")
+        self.assertEqual(self.ask("dump", config, "--out", notes, "--force").code, 0)
+        self.assertEqual(self.ask("dump", config, "--out", notes).code, 0)  # a dump by now
+
+
 class Verify(Case):
     def verify(self, check, code):
         config = self.config("method: rtn\n" + check, base=self.without_check())
@@ -263,6 +277,24 @@ class Only(Case):
         self.run_sweep(config, "--only", "method=hadamard")
         rows = (self.runs / "summary.csv").read_text(encoding="utf-8").splitlines()[1:]
         self.assertEqual([row.split(",")[2] for row in rows], ["rtn", "hadamard"])
+
+    def test_nothing_is_made_for_what_is_not_selected(self):
+        model, text = self.copy_model(), self.folder / "text.txt"
+        for file in (model / "tokenizer.json", text):
+            file.write_text("{}", encoding="utf-8")
+        config = self.config("sweep:\n- method: rtn\n- method: hadamard\n  text.source: file\n"
+                             f"  text.path: {text}\n  model.path: {model}\n")
+        calls, python = self.folder / "calls", self.folder / "python"
+        python.write_text(f"#!/bin/sh\necho \"$@\" >> {calls}\nexit 1\n", encoding="utf-8")
+        python.chmod(0o755)
+        for words in (("--only", "method=rtn"), ("--trial", "0"), ("--trial", "0", "--status")):
+            answer = self.ask(config, *words, "--out", self.runs, "--no-figures",
+                              RUQ_PYTHON=str(python))
+            self.assertEqual(answer.code, 0, answer)
+            self.assertFalse(calls.exists(), answer)
+        self.assertEqual(list(self.results(self.runs)), ["rtn"])
+        self.assertEqual(self.ask(config, "--status", RUQ_PYTHON=str(python)).code, 2)
+        self.assertIn(f"text file --tokenizer {model}", calls.read_text(encoding="utf-8"))
 
     def test_a_printed_script_selects_too(self):
         answer = self.ask(self.config(self.SWEEP), "--only", "method=rtn,hadamard", "--out",

@@ -236,6 +236,22 @@ class Failing(Case):
         self.assertRegex(answer.out, r"(?m)^[0-9a-f]{16}  hadamard  failed: ")
 
 
+class Preparing(Case):
+    def test_what_one_trial_cannot_have_is_made_for_the_others(self):
+        model = self.copy_model()
+        _, tensors, content = read_safetensors(model / "model.safetensors")
+        tensors["model.layers.0.input_layernorm.weight"][:] = 3e38  # infinity behind the norm
+        (model / "model.safetensors").write_bytes(bytes(content))
+        config = self.config("method: rtn\nactivations.measure: false\n"
+                             f"sweep: {{model.path: [{model}, {FIXTURES / 'tiny-llama'}]}}\n")
+        answer = self.ask(config, "--jobs", "2", "--out", self.runs, "--no-figures")
+        self.assertEqual(answer.code, 1, answer)
+        self.assertEqual(sorted(status.split(":")[0] for status in
+                                self.statuses(self.runs).values()), ["done", "failed"])
+        # Said by the process that prepares; workers are quiet.
+        self.assertIn("float reference on 64 tokens", answer.err)
+
+
 class Numbers(Case):
     def test_same_bytes_for_any_threads_and_jobs(self):
         config = self.config(ALL)
@@ -337,12 +353,18 @@ class YoungOption(Case):
 class Learned(Case):
     """Plans that were learned, and roundings that need data."""
 
+    ROUNDINGS = ("method: flatquant\nactivations.measure: false\n"
+                 "method.learning_windows: 2\nmethod.held_out_windows: 1\n"
+                 "method.learning_tokens: 32\nmethod.epochs: 2\n"
+                 "sweep: {quant.rounding: [rtn, gptq, uniquanf]}\n")
+
+    def plan_seconds(self, folder):
+        """What drawing up each trial's plan took: the same to the last bit for the same drawing."""
+        return [json.loads((folder / trial / "timing.json").read_text(encoding="utf-8"))
+                ["plan_seconds"] for trial in self.statuses(folder)]
+
     def test_a_plan_is_learned_once_for_all_roundings(self):
-        folder = self.run_sweep(self.config(
-            "method: flatquant\nactivations.measure: false\n"
-            "method.learning_windows: 2\nmethod.held_out_windows: 1\nmethod.learning_tokens: 32\n"
-            "method.epochs: 2\n"
-            "sweep: {quant.rounding: [rtn, gptq, uniquanf]}\n"), "calibration.windows=4")
+        folder = self.run_sweep(self.config(self.ROUNDINGS), "calibration.windows=4")
         results = list(self.results(folder).values())
         self.assertEqual(len(results), 3)
         learned = [[record for record in result["learning"] if record["optimizer"] == "adamw"]
@@ -350,14 +372,18 @@ class Learned(Case):
         self.assertEqual(len(learned[0]), 3)
         self.assertEqual(learned[0], learned[1])
         self.assertEqual(learned[0], learned[2])
-        seconds = {json.loads((folder / trial / "timing.json").read_text(encoding="utf-8"))
-                   ["plan_seconds"] for trial in self.statuses(folder)}
-        self.assertEqual(len(seconds), 1)  # what learning took, once
+        self.assertEqual(len(set(self.plan_seconds(folder))), 1)
         for result in results:
             self.assertGreater(result["metrics"]["weight.effective_bits"], 4)
             self.assertIn("learning.held_out_ratio", result["metrics"])
         with h5py.File(folder / results[0]["trial"] / "results.h5") as file:
             self.assertEqual(file["learning/000.layers.0"].shape, (4,))
+
+    def test_workers_learn_a_plan_once(self):
+        folder = self.run_sweep(self.config(self.ROUNDINGS), "calibration.windows=4", "--jobs", "3")
+        seconds = self.plan_seconds(folder)
+        self.assertEqual((len(seconds), len(set(seconds))), (3, 1))
+        self.assertEqual(list((self.folder / "cache").rglob("*.lock")), [])
 
     def test_roundings_with_data_are_the_same_in_one_process_and_in_two(self):
         config = self.config("method: quarot\n"

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "experiments/kept.hpp"
+#include "support/errors.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace ruq::test {
@@ -131,6 +132,24 @@ TEST_CASE("last words have a perplexity a word, answers one a token and no accur
     if (words) CHECK(result.metrics["task.some.acc"] == 0.5);
     CHECK(result.items["some.log_likelihood"] == std::vector<double>{-2, -0.5});
   }
+}
+
+TEST_CASE("scores of other items than the task's are refused") {
+  const ChoiceTask task = two_choices(2);
+  const auto mine = scores({{-1, -3}, {-1, -3}});
+  TrialResult result;
+  check_error(
+      [&] {
+        measure_task(task, mine, scores({{-1, -3}}), result);
+      },
+      {"internal check", "some: scores of 1 items beside those of 2"});
+  check_error(
+      [&] {
+        measure_task(task, mine, scores({{-1, -3}, {-1}}), result);
+      },
+      {"internal check", "some: item 1: 1 scores for 2 choices"});
+  const auto more = scores({{-1, -3}, {-1, -3}, {-1, -3}});
+  check_error([&] { measure_task(task, more, more, result); }, {"of 2 in the task"});
 }
 
 TEST_CASE("what is kept comes back") {

@@ -133,6 +133,61 @@ TEST_CASE("results.json and results.h5 hold the same, in the layout of the reade
   CHECK(nlohmann::json::parse(file.text_attribute("", "config")) == json["config"]);
 }
 
+// The error of the tables and that of a metric, for a trial whose results.json is `text`.
+void refuse_results(const std::string& text, std::initializer_list<std::string> words) {
+  const TemporaryFolder folder;
+  const PlannedTrial trial = planned(folder);
+  const Sweep sweep = sweep_of(folder, "method: hadamard\n");
+  const RunFolder run(folder / "runs", sweep);
+  run.begin(trial);
+  run.finish(trial, some_result());
+  run.summarize(sweep, {trial});
+  const fs::path file = run.of(trial.id) / "results.json";
+  write_bytes(file, text);
+  for (const std::string& message : {error_of([&] { run.summarize(sweep, {trial}); }),
+                                     error_of([&] { recorded_metric(run, trial.id, "nll"); })}) {
+    INFO(message);
+    CHECK(message.starts_with(file.string() + ": found "));
+    CHECK(message.ends_with("; remove the folder to run the trial again"));
+    for (const std::string& word : words) CHECK(message.find(word) != std::string::npos);
+  }
+}
+
+TEST_CASE("results that are not those of a trial are refused, by name") {
+  refuse_results("", {"no whole JSON", "object"});
+  refuse_results("{ \"format\": ", {"no whole JSON", "object"});
+  refuse_results("[]", {"found array, expected the object"});
+  refuse_results("{}", {"found format null version null", "ruquant-results version 1"});
+  refuse_results(R"({"format": "other", "format_version": 1})", {R"(format "other" version 1)"});
+  refuse_results(R"({"format": "ruquant-results", "format_version": 2})", {"version 2, expected"});
+  refuse_results(R"({"format": "ruquant-results", "format_version": 1})",
+                 {"nothing at /config, expected object"});
+}
+
+TEST_CASE("results that lack what tables read are refused, by its name") {
+  const TemporaryFolder folder;
+  const PlannedTrial trial = planned(folder);
+  const RunFolder run(folder / "runs", sweep_of(folder, "method: hadamard\n"));
+  run.begin(trial);
+  run.finish(trial, some_result());
+  const auto whole = nlohmann::json::parse(read_bytes(run.of(trial.id) / "results.json"));
+  for (const char* name : {"config", "inputs", "token_ranges", "metrics", "about", "method",
+                           "widths", "math_backend", "random", "fallbacks"}) {
+    auto without = whole;
+    without.erase(name);
+    refuse_results(without.dump(), {fmt::format("found nothing at /{}, expected", name)});
+    auto other = whole;
+    other[name] = 3;
+    refuse_results(other.dump(), {fmt::format("found number at /{}, expected", name)});
+  }
+  auto without = whole;
+  without["windows"].erase("nll");
+  refuse_results(without.dump(), {"found nothing at /windows/nll, expected array"});
+  without["metrics"].erase("nll");
+  write_bytes(run.of(trial.id) / "results.json", without.dump());
+  CHECK(recorded_metric(run, trial.id, "tensor.output_error_db") == -20.25);
+}
+
 TEST_CASE("the recorded configuration is the same trial") {
   const TemporaryFolder folder;
   const PlannedTrial trial = planned(folder, "seed: 3\nactivations.layers: [0, 2]\n");

@@ -2,6 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <optional>
+#include <thread>
+
+#include "experiments/file_lock.hpp"
 #include "ruquant/learn/learned_rounding.hpp"
 #include "support/laws.hpp"
 #include "support/temporary_folder.hpp"
@@ -113,6 +118,38 @@ TEST_CASE(
 
   learned = 0;
   CHECK_THROWS(run(3600, 1));
+  CHECK(std::filesystem::is_empty(folder / ""));
+}
+
+TEST_CASE("a block that another process is learning is waited for") {
+  const TemporaryFolder folder;
+  KeptRoundings theirs(folder / "rounding.h5", 0, learned_rounding<float>);
+  rounded_by([&](const BlockTask<float>& task) { theirs.round(task); });
+  // As if they were still at the second block.
+  const std::filesystem::path second = folder / "rounding.layer1.h5", aside = folder / "aside";
+  std::filesystem::rename(second, aside);
+  std::optional<FileLock> lock(std::in_place, second, "the rounding of layers.1");
+
+  Index learned = 0;
+  KeptRoundings mine(folder / "rounding.h5", 0, [&](const BlockTask<float>& task) {
+    ++learned;
+    learned_rounding<float>(task);
+  });
+  std::thread other;
+  rounded_by([&](const BlockTask<float>& task) {
+    if (task.layer == 1) {
+      other = std::thread([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        std::filesystem::rename(aside, second);
+        lock.reset();
+      });
+    }
+    mine.round(task);
+  });
+  other.join();
+  CHECK(learned == 0);
+  CHECK(mine.waited_seconds() > 0.1);
+  mine.clear();
   CHECK(std::filesystem::is_empty(folder / ""));
 }
 

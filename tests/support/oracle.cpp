@@ -22,6 +22,12 @@ Worst& worst() {
   return seen;
 }
 
+std::optional<std::filesystem::path> folder_of(const char* variable) {
+  const char* folder = std::getenv(variable);
+  if (folder == nullptr || *folder == '\0') return std::nullopt;
+  return std::filesystem::path(folder);
+}
+
 }  // namespace
 
 void note_share(double share, const std::string& what) {
@@ -36,15 +42,20 @@ void report_worst(const std::string& fixture) {
 
 bool skipped_some() { return skipped(); }
 
-std::optional<std::filesystem::path> oracle_directory() {
-  const char* directory = std::getenv("RUQ_ORACLE_DIR");
-  if (directory == nullptr || *directory == '\0') return std::nullopt;
-  return std::filesystem::path(directory);
-}
+std::optional<std::filesystem::path> oracle_directory() { return folder_of("RUQ_ORACLE_DIR"); }
 
 void skip_without_oracle() {
   skipped() = true;
   std::cout << "skipped: no reference numbers (RUQ_ORACLE_DIR is not set)\n";
+}
+
+std::optional<std::filesystem::path> folder_or_skip(const char* variable) {
+  auto folder = folder_of(variable);
+  if (!folder) {
+    skipped() = true;
+    std::cout << "skipped: " << variable << " is not set\n";
+  }
+  return folder;
 }
 
 Index asked_count(const char* variable, Index usual, Index all) {

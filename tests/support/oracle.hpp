@@ -18,7 +18,9 @@ std::optional<std::filesystem::path> oracle_directory();
 
 /// Says that RUQ_ORACLE_DIR is not set; a program without failures then counts as skipped.
 void skip_without_oracle();
-/// Whether skip_without_oracle() was called.
+/// The folder that a variable names; without it says so, and the program counts as skipped.
+std::optional<std::filesystem::path> folder_or_skip(const char* variable);
+/// Whether either was left out.
 bool skipped_some();
 
 /// How many of `all` items, windows, ... an environment variable asks for: `usual` if it is not

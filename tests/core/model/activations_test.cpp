@@ -197,6 +197,49 @@ TEST_CASE("datasets of the wrong shape are refused") {
   refuse([](SiteActivations& s) { s.maxima = Vector<double>::Ones(3); }, "layers.0.attn_in/maxima");
   refuse([](SiteActivations& s) { s.norm_gain = Vector<float>::Ones(3); },
          "layers.0.attn_in/norm_gain");
+  refuse(
+      [](SiteActivations& s) { s.weights[Linear::k_proj].conservativeResize(3, Eigen::NoChange); },
+      "layers.0.attn_in/weights/k_proj: found 3x");
+  refuse([](SiteActivations& s) { s.weights[Linear::v_proj] = Matrix<float>::Ones(4, 7); },
+         "layers.0.attn_in/weights/v_proj: found 4x7");
+}
+
+TEST_CASE("sets without rows are refused") {
+  const Captured captured("biases");
+  const auto refuse = [&](Matrix<float> SiteActivations::*rows, const char* dataset) {
+    ActivationSet bad = captured.set;
+    Matrix<float>& emptied = bad.sites[7].*rows;  // layers.1.mlp_out
+    emptied = Matrix<float>(0, emptied.cols());
+    const TemporaryFolder folder;
+    save_activations(bad, folder / "bad.h5");
+    check_error([&] { load_activations(folder / "bad.h5"); },
+                {"bad.h5: layers.1.mlp_out/" + std::string(dataset), "found 0 rows",
+                 "expected at least one"});
+  };
+  refuse(&SiteActivations::calibration, "calibration");
+  refuse(&SiteActivations::test, "test");
+}
+
+TEST_CASE("shapes that no model has are refused by name") {
+  const Captured captured("biases");
+  const auto refuse = [&](Index ModelConfig::*shape, const std::string& name, Index value,
+                          const std::string& expected) {
+    ActivationSet bad = captured.set;
+    bad.config.*shape = value;
+    const TemporaryFolder folder;
+    save_activations(bad, folder / "bad.h5");
+    check_error([&] { load_activations(folder / "bad.h5"); },
+                {fmt::format("bad.h5: {}: found {}, expected {}", name, value, expected)});
+  };
+  for (const Index value : {Index{0}, Index{-1}, Index{1} << 40}) {
+    refuse(&ModelConfig::layers, "layers", value, "1 to ");
+    refuse(&ModelConfig::width, "width", value, "1 to ");
+    refuse(&ModelConfig::mlp_width, "mlp_width", value, "1 to ");
+    refuse(&ModelConfig::heads, "heads", value, "1 to ");
+    refuse(&ModelConfig::kv_heads, "kv_heads", value, "1 to ");
+    refuse(&ModelConfig::head_width, "head_width", value, "1 to ");
+  }
+  refuse(&ModelConfig::kv_heads, "kv_heads", captured.config.heads + 1, "a divisor of the");
 }
 
 TEST_CASE("a file that is no dump is refused") {
@@ -218,7 +261,8 @@ TEST_CASE("groups that are no sites of the model are refused") {
     save_activations(bad, folder / "bad.h5");
     check_error([&] { load_activations(folder / "bad.h5"); }, {"bad.h5", to_string(site)});
   }
-  for (const char* group : {"layers.x.attn_in", "layers.", "notes"}) {
+  for (const char* group : {"layers.x.attn_in", "layers.", "notes", "layers.-1.attn_in",
+                            "layers.01.attn_in", "layers.99999999999999999999.attn_in"}) {
     save_activations(captured.set, folder / "bad.h5");
     TensorWriter file(folder / "group.h5");
     const TensorReader from(folder / "bad.h5");

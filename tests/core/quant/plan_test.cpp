@@ -70,9 +70,11 @@ TEST_CASE("a saved plan comes back to the last bit") {
   CHECK(loaded.fallbacks == plan.fallbacks);
   CHECK(describe(loaded) == describe(plan));
 
-  const Plan plain = Plan::identity("plain", 3, QuantSettings{});
-  save_plan(plain, folder / "plain.h5");
-  CHECK(same_plan(load_plan(folder / "plain.h5"), plain));
+  for (const Index layers : {0, 3}) {
+    const Plan plain = Plan::identity("plain", layers, QuantSettings{});
+    save_plan(plain, folder / "plain.h5");
+    CHECK(same_plan(load_plan(folder / "plain.h5"), plain));
+  }
 }
 
 TEST_CASE("plans that differ anywhere compare as different") {
@@ -110,6 +112,111 @@ TEST_CASE("a file that is no plan is refused by name") {
   check_error([&] { load_plan(folder / "other.h5"); }, {"other.h5", "not a plan"});
   write_bytes(folder / "text.h5", "hello");
   check_error([&] { load_plan(folder / "text.h5"); }, {"text.h5"});
+}
+
+// A plan in a file that `spoil` writes to as well is refused with the file and these words.
+template <class Spoil>
+void refuse_file(const Plan& plan, const Spoil& spoil, const std::string& place,
+                 const std::string& found) {
+  const TemporaryFolder folder;
+  const std::filesystem::path path = folder / "bad.h5";
+  TensorWriter file(path);
+  write_plan(plan, file);
+  spoil(file);
+  file.commit();
+  check_error([&] { load_plan(path); }, {path.string() + ": " + place, found});
+}
+
+TEST_CASE("steps that are not whole are refused with file and step") {
+  const std::string at = "layers/0/mlp_in/online";
+  const std::string step = at + "/step0";
+  const auto refuse = [&](const char* kind, const auto& write, const char* found) {
+    const auto add_step = [&](TensorWriter& file) {
+      file.attribute(at, "steps", std::int64_t{1});
+      file.attribute(step, "kind", std::string(kind));
+      write(file);
+    };
+    refuse_file(Plan::identity("x", 1, QuantSettings{}), add_step, step + ": ", found);
+  };
+  refuse(
+      "permutation",
+      [&](TensorWriter& file) {
+        file.write(step + "/index", std::vector<Index>{0, 1, 900});
+      },
+      "takes channel 900, expected each of 0 to 2 once");
+  refuse(
+      "block_diagonal",
+      [&](TensorWriter& file) {
+        file.write(step + "/which", std::vector<Index>{0, 1});
+        file.write(step + "/map0/map", gaussian(3, 3, "map"));
+      },
+      "mapped by map 1, expected one of the 1 maps");
+  refuse(
+      "block_diagonal",
+      [&](TensorWriter& file) {
+        file.write(step + "/which", std::vector<Index>{0});
+        file.write(step + "/map0/map", gaussian(3, 3, "map"));
+        file.write(step + "/map0/dual", gaussian(2, 2, "dual"));
+      },
+      "dual of 2x2, expected 3x3");
+  refuse(
+      "kronecker",
+      [&](TensorWriter& file) {
+        file.attribute(step, "left_width", std::int64_t{4});
+        file.attribute(step, "right_width", std::int64_t{2});
+        file.write(step + "/left/map", gaussian(3, 3, "map"));
+      },
+      "left Kronecker factor: found a map of width 3, expected 4");
+  refuse(
+      "hadamard",
+      [&](TensorWriter& file) {
+        file.attribute(step, "order", std::int64_t{-8});
+        file.attribute(step, "transposed", std::int64_t{0});
+      },
+      "no Hadamard matrix of order -8");
+  refuse(
+      "twist", [](TensorWriter&) {}, "unknown kind of step 'twist'");
+}
+
+TEST_CASE("levels and row clips whose lengths do not go together are refused") {
+  const auto refuse = [](const auto& spoil, const char* place, const char* found) {
+    Plan plan = rich_plan();
+    spoil(plan);
+    refuse_file(
+        plan, [](TensorWriter&) {}, place, found);
+  };
+  refuse([](Plan& p) { p.layers[0][SiteKind::mlp_out].levels.thresholds.conservativeResize(14); },
+         "layers/0/mlp_out: ", "found 14 thresholds, expected one less than the 16 levels");
+  refuse([](Plan& p) { p.layers[1].weight_clips[2]->high.conservativeResize(4); },
+         "layers/1/weight_clips/v_proj: ", "found 5 low and 4 high factors");
+}
+
+TEST_CASE("counts that no plan has are refused with file and place") {
+  const auto refuse = [](const char* group, const char* name, Index value, const char* place,
+                         const char* expected) {
+    const auto change = [&](TensorWriter& file) { file.attribute(group, name, value); };
+    const std::string found = fmt::format("found {} = {}, expected {}", name, value, expected);
+    refuse_file(rich_plan(), change, place, found);
+  };
+  for (const Index layers : {Index{-1}, Index{0}, Index{3}, Index{1} << 60}) {
+    refuse("", "layers", layers, "found layers", "2, the number of groups in 'layers'");
+  }
+  refuse("residual", "steps", -1, "residual: ", "at least 0");
+  refuse("layers/1/query_key", "width", -4, "layers/1/query_key: ", "at least 0");
+  refuse("quant/weight", "bits", 0, "quant/weight: ", "at least 1");
+  refuse("quant/keys", "group_size", -4, "quant/keys: ", "at least 0");
+  refuse("quant", "attn_out_group_size", -1, "quant: ", "at least 0");
+}
+
+TEST_CASE("names that no quantizer knows are refused with file and place") {
+  const auto refuse = [](const char* group, const char* name, const char* place) {
+    const auto change = [&](TensorWriter& file) {
+      file.attribute(group, name, std::string("nonsense"));
+    };
+    refuse_file(rich_plan(), change, place, "'nonsense'");
+  };
+  refuse("quant/values", "rule", "quant/values: ");
+  refuse("quant/options", "hessian_inputs", "quant/options/hessian_inputs: ");
 }
 
 TEST_CASE("bit widths print in full and parse back") {

@@ -124,6 +124,17 @@ TEST_CASE("learned clips replace the ratio row by row") {
   CHECK(grid.scale(1, 0) == doctest::Approx(5.0 / 15));
 }
 
+TEST_CASE("clip factors that would make the ends of a range cross leave it where they meet") {
+  const Matrix<double> x = row_of({4, 4.5, 4.75, 5});
+  const RowClips<double> clips = {Vector<double>{{1.0}}, Vector<double>{{0.5}}};  // 4 and 2.5
+  for (const GridRule rule : {GridRule::omniquant, GridRule::quarot_activation}) {
+    Matrix<double> rounded = x;
+    round_to_grid(rounded, fit_grid(x, {.bits = 4, .rule = rule, .group_size = 4}, &clips));
+    CHECK(rounded.allFinite());
+    CHECK((rounded.array() <= 3.25 + 1e-3).all());
+  }
+}
+
 TEST_CASE("quarot: the range of a whole row holds zero, that of an activation group does not") {
   const Matrix<double> x = row_of({4, 5, 6, 7});
   const QuantSpec whole = {.bits = 2, .rule = GridRule::quarot_activation};

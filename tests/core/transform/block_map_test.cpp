@@ -289,6 +289,13 @@ TEST_CASE("the global reflection sends the extreme token to its target") {
   }
 }
 
+TEST_CASE("there is no map of no samples") {
+  Matrix<double> none(0, 4);
+  Stream draws(1, "none");
+  check_error([&] { build_block_map(none, {}, draws); },
+              {"internal check", "no rows of 4 channels"});
+}
+
 TEST_CASE("two threads build the map of one") {
   const Matrix<double> samples = gaussian(5000, 16, "threads", 1);
   Matrix<double> one = samples, two = samples;

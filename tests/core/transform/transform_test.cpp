@@ -4,6 +4,8 @@
 
 #include <Eigen/LU>
 #include <Eigen/QR>
+#include <string>
+#include <vector>
 
 #include "ruquant/base/rng.hpp"
 #include "ruquant/transform/hadamard.hpp"
@@ -159,6 +161,57 @@ TEST_CASE("steps that do not fit are refused with both widths") {
   check_error([&] { t.append(Kronecker<double>{{}, {}, 3, 5}); }, {"15", "12"});
   CHECK(t.is_identity());
   check_error([&] { t.then(Transform<double>(5)).append(Permutation{{0}}); }, {"1", "12"});
+}
+
+TEST_CASE("permutations that are none are refused") {
+  Transform<double> t(3);
+  const std::vector<std::vector<Index>> none = {{0, 1, 3}, {0, 1, -1}, {2, 1, 2}, {0, 0, 0}};
+  for (const auto& index : none) {
+    check_error([&] { t.append(Permutation{index}); },
+                {"a permutation", "expected each of 0 to 2 once"});
+  }
+  check_error([&] { t.append(Permutation{}); }, {"width 0", "at least one channel"});
+  CHECK(t.is_identity());
+}
+
+TEST_CASE("maps and duals that are not square or of two sizes are refused") {
+  const Matrix<double> square = orthogonal(3, "whole");
+  const Matrix<double> flat = Matrix<double>::Ones(3, 4);
+  const Matrix<double> small = Matrix<double>::Ones(2, 2);
+  const auto refuse = [](const SquareMap<double>& map, std::initializer_list<std::string> words) {
+    check_error([&] { of(BlockDiagonal<double>{{map}, {0}}); }, words);
+    check_error([&] { of(Kronecker<double>{map, {}, 3, 2}); }, words);
+    check_error([&] { of(Kronecker<double>{{}, map, 2, 3}); }, words);
+  };
+  refuse({flat, {}}, {"3x4", "square"});
+  refuse({square, flat}, {"dual of 3x4", "3x3"});
+  refuse({square, small}, {"dual of 2x2", "3x3"});
+  check_error([&] { of(Kronecker<double>{{{}, square}, {}, 3, 2}); }, {"dual of 3x3", "0x0"});
+}
+
+TEST_CASE("blocks that are mapped by nothing are refused") {
+  const SquareMap<double> map = {orthogonal(2, "block"), {}};
+  for (const Index which : {Index{-1}, Index{2}}) {
+    check_error(
+        [&] {
+          of(BlockDiagonal<double>{{map, map}, {0, which}});
+        },
+        {std::to_string(which), "one of the 2 maps"});
+  }
+  check_error([&] { of(BlockDiagonal<double>{{map}, {}}); }, {"width 0"});
+  check_error([&] { of(BlockDiagonal<double>{{}, {}}); }, {"width 0"});
+  check_error([&] { of(BlockDiagonal<double>{{map, {}}, {0}}); }, {"block without channels"});
+}
+
+TEST_CASE("Kronecker factors of other widths than told are refused") {
+  const SquareMap<double> map = {orthogonal(3, "factor"), {}};
+  check_error([&] { of(Kronecker<double>{map, {}, 4, 5}); }, {"left", "width 3", "expected 4"});
+  check_error([&] { of(Kronecker<double>{{}, map, 5, 2}); }, {"right", "width 3", "expected 2"});
+  for (const Index width : {Index{0}, Index{-3}, Index{1} << 40}) {
+    const std::string found = "width " + std::to_string(width);
+    check_error([&] { of(Kronecker<double>{{}, map, width, 3}); }, {"left", found});
+    check_error([&] { of(Kronecker<double>{map, {}, 3, width}); }, {"right", found});
+  }
 }
 
 TEST_CASE("applying a transform to a matrix of another width is caught") {

@@ -21,11 +21,6 @@ namespace fs = std::filesystem;
 
 constexpr double kTolerance = 2e-3;  // absolute, nats
 
-std::string variable(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
-
 // What one item is decided by: log likelihoods, normalized over their characters, and how far each
 // may be off.
 struct Decision {
@@ -136,15 +131,12 @@ void compare(const std::string& name, const Model<float>& model, const fs::path&
 TEST_CASE("the default model's log likelihoods of choices") {
   const auto oracle = oracle_directory();
   if (!oracle) return skip_without_oracle();
-  const std::string model = variable("RUQ_MODEL_DIR");
-  const std::string tokens = variable("RUQ_TOKENS_DIR");
-  if (model.empty() || tokens.empty()) {
-    std::cout << "skipped: RUQ_MODEL_DIR and RUQ_TOKENS_DIR are not both set\n";
-    return;
-  }
-  const auto loaded = load_model<float>(model);
+  const auto model = folder_or_skip("RUQ_MODEL_DIR");
+  const auto tokens = folder_or_skip("RUQ_TOKENS_DIR");
+  if (!model || !tokens) return;
+  const auto loaded = load_model<float>(*model);
   for (const char* name : {"piqa", "arc_easy", "hellaswag", "lambada"}) {
-    compare(name, loaded, tokens, *oracle);
+    compare(name, loaded, *tokens, *oracle);
   }
 }
 

@@ -26,14 +26,6 @@ namespace fs = std::filesystem;
 
 constexpr double kTolerance = 1e-4;
 
-// The folder named by a variable; without it this one comparison says that it was left out.
-std::optional<fs::path> folder_of(const char* variable) {
-  const char* folder = std::getenv(variable);
-  if (folder != nullptr && *folder != '\0') return fs::path(folder);
-  std::cout << "skipped: " << variable << " is not set\n";
-  return std::nullopt;
-}
-
 // Loaded once for all cases.
 const Model<float>& default_model(const fs::path& folder) {
   static const Model<float> model = load_model<float>(folder);
@@ -98,7 +90,7 @@ void check_top(const TensorReader& reference, const Matrix<float>& logits) {
 TEST_CASE("the default model on one window of 512 tokens") {
   const auto directory = oracle_directory();
   if (!directory) return skip_without_oracle();
-  const auto folder = folder_of("RUQ_MODEL_DIR");
+  const auto folder = folder_or_skip("RUQ_MODEL_DIR");
   if (!folder) return;
   const TensorReader reference(*directory / "smollm2/window512.h5");
   const Model<float>& model = default_model(*folder);
@@ -158,8 +150,8 @@ void check_split(const Model<float>& model, const TensorReader& text, const std:
 TEST_CASE("the default model's loss on the first windows of WikiText-2") {
   const auto directory = oracle_directory();
   if (!directory) return skip_without_oracle();
-  const auto folder = folder_of("RUQ_MODEL_DIR");
-  const auto tokens = folder_of("RUQ_TOKENS_DIR");
+  const auto folder = folder_or_skip("RUQ_MODEL_DIR");
+  const auto tokens = folder_or_skip("RUQ_TOKENS_DIR");
   if (!folder || !tokens) return;
   const TensorReader reference(*directory / "smollm2/perplexity.h5");
   const TensorReader text(*tokens / "wikitext2.h5");
