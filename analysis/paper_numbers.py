@@ -67,6 +67,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
                                                `learner` is a variant or a rounding that learns
     tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
     tasks.kept-above-chance.variant.widths     an interval over items
+    tasks.points.ruquant.other.widths          mean accuracy against another's, in points
     roundings.kib.rounding.bits .ms .shape     of one matrix, as ruq_rounding_bench times it
     construction.singlequant                   seconds to construct its maps of all sites of a model
     construction.times.schedule .alone         what SpinQuant takes on a schedule (short, paper) over
@@ -123,6 +124,7 @@ VARIANTS = {
     "smoothquant-official": {"method.preset": "official"},
     "quarot": SMOOTHED, "quarot-unsmoothed": UNSMOOTHED,
     "infoquant": {}, "spinquant": {}, "flatquant": {},
+    "hadamard-unsmoothed": UNSMOOTHED,
     "duquant": {"method.lwc": "false", **SMOOTHED}, "duquant-lwc": {"method.lwc": "true"},
     "duquant-unsmoothed": {"method.lwc": "false", **UNSMOOTHED},
     "ruquant": {"method.global_reflection": "init", **SMOOTHED},
@@ -294,7 +296,7 @@ def _sites(run: Run) -> dict:
             shares = [100 * share for share in fig_centroids.shift_shares(group, kind)]
             if shares:
                 found[f"shift_share.{group.method}.{kind}"] = phrases.number(
-                    stats.mean_interval(shares), ".1f")
+                    stats.mean_interval(shares), ".2f")
     bells = fig_uniformity.gaussians(run.representatives(widths), widths)
     for measure in bells[0] if bells else ():
         ends = [f"{bell[measure]:{FORMS.get(measure, '.2f')}}" for bell in bells]
@@ -505,6 +507,12 @@ def _accuracies(run: Run) -> dict:
             interval = stats.Interval(score.seeds.mean, score.items_half, 2)
             key = f"{what.replace(' ', '-')}.{variant}.{group.widths}"
             found[key] = phrases.number(interval, ".1f")
+    for widths in run.widths if names else ():
+        bases = {group.method: group for group in run.representatives(widths)}
+        for other in ("duquant", "quarot"):
+            if {"ruquant", other} <= bases.keys():
+                found[f"points.ruquant.{other}.{widths}"] = \
+                    tables.points_cell(bases["ruquant"], bases[other], names)
     return found
 
 

@@ -120,7 +120,11 @@ class Trial:
         """results.h5 opened for reading; where there is none, an empty file in memory."""
         path = self.folder / "results.h5"
         if path.exists():
-            return h5py.File(path, "r")
+            try:
+                return h5py.File(path, "r")
+            except OSError as error:
+                raise RunError(f"{path}: cannot be read ({error}); remove the folder to run the "
+                               "trial again") from error
         return h5py.File("none", "w", driver="core", backing_store=False)
 
 

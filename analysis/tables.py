@@ -340,7 +340,7 @@ def tasks_compared(run: Run) -> Table:
             # A pair of references stands once.
             known = references[:references.index(group.method)] if group.method in references \
                 else references
-            cells = [_difference_cell(group, bases.get(name) if name in known else None, names)
+            cells = [points_cell(group, bases.get(name) if name in known else None, names)
                      for name in references]
             if any(cell != "–" for cell in cells):
                 rows.append([f"{text}, {widths}", *cells])
@@ -351,7 +351,8 @@ def tasks_compared(run: Run) -> Table:
                  + note(run))
 
 
-def _difference_cell(group, base, names) -> str:
+def points_cell(group, base, names) -> str:
+    """Mean accuracy minus that of another group in points, with a bootstrap interval over items."""
     if base is None or base.label == group.label:
         return "–"
     pairs = [(fig_tasks.scored_items(group, name), fig_tasks.scored_items(base, name))

@@ -122,6 +122,10 @@ def make_study(folder) -> Path:
     fixture.make_run(folder / "baselines", BASELINES, widths={**fixture.WIDTHS, Q16: 0.9}, **seeds)
     apart = [design for design in BASELINES if design[1]["quant.rounding"] == "rtn"]
     fixture.make_run(folder / "baselines", apart, widths={A4: 0.5}, prefix="ta", **seeds)
+    alone = [(method, {**paper_numbers.UNSMOOTHED, "quant.rounding": "rtn"}, 0.5)
+             for method in ("hadamard", "quarot")]
+    fixture.make_run(folder / "baselines", alone, widths={"W4A16-Q16K16V16": 0.5}, prefix="tn",
+                     **seeds)
     lost = ("quarot", {"method.smoothing": "none", "quant.rounding": "gptq"}, 7.0)
     alone = [*(design for design in apart if design[0] == "infoquant"), lost]
     fixture.make_run(folder / "baselines", alone, widths=ALONE, prefix="tw", **seeds)

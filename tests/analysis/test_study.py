@@ -201,6 +201,12 @@ class Sites(Folder):
                          "attention input (q, k, v), MLP output (down) of layers 0, 4; "
                          "MLP input (gate, up) of layer 16")
 
+    def test_a_truncated_file_is_named(self):
+        path = self.run_.trials[0].folder / "results.h5"
+        path.write_bytes(path.read_bytes()[:100])
+        with self.assertRaisesRegex(RunError, f"{path}: cannot be read"):
+            fig_centroids.draw(self.run_, self.base)
+
     def test_bins_that_lack_a_dataset_are_named(self):
         path = self.run_.trials[0].folder / "results.h5"
         with h5py.File(path, "a") as file:
