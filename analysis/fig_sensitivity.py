@@ -175,7 +175,7 @@ def _caption(run: Run, base, groups) -> str:
     spread = f" ± {loss.half:.3f}" if math.isfinite(loss.half) else ""
     return (f"One setting is changed at a time around the default (diamond): "
             f"{departures.base_words(base)}, which loses {loss.mean:.3f}{spread} nats per token "
-            "over float. Upper panels: mean over seeds, its 95 % t-interval, and single seeds as "
+            "over float (95 % over seeds). Upper panels: mean over seeds, its 95 % t-interval, and single seeds as "
             "ticks. Lower panels: difference to the default, paired by seed where both have the "
             "same, with its 95 % t-interval; below the dashed line is better. Scales "
             "differ between panels; those of "

@@ -245,7 +245,10 @@ int print_status(const Request& request) {
       seconds += own;
       ++done;
     } else {
-      rest = ": " + (status.empty() ? "not run" : status);
+      // A process that was killed leaves the word of one that runs.
+      rest = ": " + (status.empty()        ? "not run"
+                     : status == "running" ? "begun, not finished"
+                                           : status);
     }
     fmt::print("{:4}  {}  {:>9}  {}{}\n", number++, planned.id, took, planned.trial.label, rest);
   }

@@ -71,6 +71,20 @@ std::vector<Site> captured_sites(const ActivationSettings& settings, Index layer
   return sites;
 }
 
+void keep_named_sites(const ActivationSettings& settings, ActivationSet& set) {
+  const auto is_among = [](const auto& values, const auto& value) {
+    return std::find(values.begin(), values.end(), value) != values.end();
+  };
+  std::erase_if(set.sites, [&](const SiteActivations& held) {
+    return (!settings.layers.empty() && !is_among(settings.layers, held.site.layer)) ||
+           !is_among(settings.kinds, to_string(held.site.kind));
+  });
+  if (set.sites.empty()) {
+    fail("activations: found no site of layers {} and kinds {} among the dumped ones",
+         fmt::join(settings.layers, ","), fmt::join(settings.kinds, ","));
+  }
+}
+
 void measure_sites(const ActivationSet& set, const Plan& plan, Index sample_tokens,
                    LloydMaxErrors& known, TrialResult& result) {
   std::map<std::string, std::vector<double>> by_measure;

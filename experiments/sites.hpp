@@ -15,6 +15,10 @@ namespace ruq {
 /// two between.
 std::vector<Site> captured_sites(const ActivationSettings& settings, Index layers);
 
+/// Leaves of a set the sites that the settings name; without layers those of all. Error if none is
+/// left.
+void keep_named_sites(const ActivationSettings& settings, ActivationSet& set);
+
 /// Errors of Lloyd-Max levels on untouched sites, by site and bits: slow, and the same for every
 /// plan.
 using LloydMaxErrors = std::map<std::string, double>;

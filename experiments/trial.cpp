@@ -234,7 +234,8 @@ ActivationSet Workbench::Impl::capture(const Config& config) {
 const ActivationSet& Workbench::Impl::activation_set(const Config& config, const Inputs& inputs) {
   const ActivationSettings& settings = config.activations;
   fs::path file = inputs.activations;
-  std::string key = file.string();
+  std::string key = fmt::format("{} {} {}", file.string(), fmt::join(settings.layers, ","),
+                                fmt::join(settings.kinds, ","));
   if (file.empty()) {
     calibration(config);
     key = fmt::format("{} {} {} {} {} {} {} {}", session_key, fmt::join(settings.layers, ","),
@@ -249,6 +250,7 @@ const ActivationSet& Workbench::Impl::activation_set(const Config& config, const
     save_activations(capture(config), file);
   }
   activations = load_activations(file);
+  keep_named_sites(settings, activations);
   lloyd_max_errors.clear();
   activations_key = key;
   return activations;

@@ -177,6 +177,17 @@ class Dump(Case):
             self.assertEqual(read[method]["inputs"]["model"], "tiny-llama")
             self.assertEqual(read[method]["windows"], {})
 
+    def test_sites_of_a_dump_are_chosen_as_those_of_a_model(self):
+        config = self.config("method: rtn\nevaluation.language: false\n")
+        dump = self.folder / "dump.h5"
+        self.assertEqual(self.ask("dump", config, "--out", dump).code, 0)
+        (whole,) = self.results(self.run_sweep(config, f"activations.path={dump}")).values()
+        (part,) = self.results(self.run_sweep(config, f"activations.path={dump}",
+                                              "activations.kinds=mlp_in",
+                                              out=self.folder / "part")).values()
+        self.assertEqual(set(part["sites"]), {s for s in whole["sites"] if s.endswith("mlp_in")})
+        self.assertLess(len(part["sites"]), len(whole["sites"]))
+
     def test_what_learns_from_blocks_is_refused_on_a_dump(self):
         dump = self.folder / "dump.h5"
         self.ask("dump", self.config("method: rtn\n"), "--out", dump)

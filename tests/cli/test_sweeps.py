@@ -189,6 +189,8 @@ class Interrupted(Case):
         (trial,) = self.statuses(folder)
         (folder / trial / "status").write_text("running\n", encoding="utf-8")
         (folder / trial / "results.json.tmp-1").write_text("{", encoding="utf-8")
+        told = self.ask(config, "--status", "--out", folder).out
+        self.assertIn("rtn: begun, not finished", told)
         self.run_sweep(config)
         self.assertEqual(self.statuses(folder), {trial: "done"})
         self.assertFalse((folder / trial / "results.json.tmp-1").exists())
