@@ -66,7 +66,8 @@ ROUNDINGS = {
     **{f"{name}-groups": (name, {"quant.weight.group_size": "64"}) for name in ("rtn", "gptq")},
     "uniquanf-direct": ("uniquanf", {"quant.uniquanf.mapping": "direct"})}
 LEARNED_ROUNDINGS = ("uniquanf", "flexround", "uniquanf-direct")
-ROUNDING_PAIRS = (("septq", "gptq"), ("septq-0.1", "gptq"), ("septq-row", "septq"),
+ROUNDING_PAIRS = (("septq", "gptq"), ("septq", "gptq-groups"), ("septq-0.1", "gptq"),
+                  ("septq-row", "septq"),
                   ("gptq-act-order", "gptq"), ("gptq-damped-less", "gptq"),
                   ("gptq-damped-more", "gptq"), ("rtn-unsearched", "rtn"),
                   ("gptq-unsearched", "gptq"), ("septq-unsearched", "septq"),
