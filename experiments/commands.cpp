@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <set>
 #include <thread>
@@ -290,10 +291,13 @@ int slurm(const Request& request, bool submit) {
     fmt::print("{}", script);
     return 0;
   }
+  std::signal(SIGPIPE, SIG_IGN);  // of an sbatch that is not there
   FILE* pipe = popen("sbatch", "w");
   if (pipe == nullptr) fail("--slurm: sbatch cannot be started");
   std::fputs(script.c_str(), pipe);
-  if (pclose(pipe) != 0) fail("--slurm: sbatch refused the job; --slurm=print shows it");
+  if (pclose(pipe) != 0) {
+    fail("--slurm: sbatch is not there or refused the job; --slurm=print shows it");
+  }
   return 0;
 }
 

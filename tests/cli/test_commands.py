@@ -321,6 +321,11 @@ class Only(Case):
 
 
 class Slurm(Case):
+    def test_no_sbatch(self):
+        answer = self.ask(self.config("method: rtn\n"), "--slurm", "--out", self.runs, PATH="/none")
+        self.assertEqual(answer.code, 2, answer)
+        self.assertIn("--slurm: sbatch is not there or refused the job", answer.err)
+
     def test_the_printed_script_runs_a_trial(self):
         config = self.config("sweep: {method: [rtn, smoothquant, hadamard]}\n")
         answer = self.ask(config, "evaluation.split=test", "--out", self.runs, "--slurm=print")
