@@ -124,7 +124,7 @@ VARIANTS = {
     "smoothquant-official": {"method.preset": "official"},
     "quarot": SMOOTHED, "quarot-unsmoothed": UNSMOOTHED,
     "infoquant": {}, "spinquant": {}, "flatquant": {},
-    "hadamard-unsmoothed": UNSMOOTHED,
+    "hadamard": SMOOTHED, "hadamard-unsmoothed": UNSMOOTHED,
     "duquant": {"method.lwc": "false", **SMOOTHED}, "duquant-lwc": {"method.lwc": "true"},
     "duquant-unsmoothed": {"method.lwc": "false", **UNSMOOTHED},
     "ruquant": {"method.global_reflection": "init", **SMOOTHED},
