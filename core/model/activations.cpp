@@ -61,6 +61,10 @@ std::optional<Site> find_site(const std::string& name, const ModelConfig& config
   return std::nullopt;
 }
 
+bool has_format(const TensorReader& file) {
+  return file.has_attribute("", "format") && file.text_attribute("", "format") == kFormat;
+}
+
 ModelConfig load_shape(const TensorReader& file) {
   ModelConfig config;
   for_each_shape(config, [&](const char* name, Index& value) {
@@ -230,8 +234,7 @@ void save_activations(const ActivationSet& set, const std::filesystem::path& pat
 
 bool is_activation_dump(const std::filesystem::path& path) {
   try {
-    const TensorReader file(path);
-    return file.has_attribute("", "format") && file.text_attribute("", "format") == kFormat;
+    return has_format(TensorReader(path));
   } catch (const Error&) {  // no HDF5 file
     return false;
   }
@@ -239,8 +242,7 @@ bool is_activation_dump(const std::filesystem::path& path) {
 
 ActivationSet load_activations(const std::filesystem::path& path) {
   const TensorReader file(path);
-  if (!file.has_attribute("", "format") || file.text_attribute("", "format") != kFormat ||
-      file.integer_attribute("", "format_version") != kFormatVersion) {
+  if (!has_format(file) || file.integer_attribute("", "format_version") != kFormatVersion) {
     fail("{}: expected a dump of activations, format ruquant-activations version {}", path.string(),
          kFormatVersion);
   }
