@@ -6,6 +6,7 @@
 #include "experiments/theory.hpp"
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"
+#include "ruquant/base/machine.hpp"
 
 namespace {
 
@@ -122,6 +123,7 @@ int start(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  ruq::keep_freed_memory();
   try {
     return start(argc, argv);
   } catch (const std::exception& problem) {

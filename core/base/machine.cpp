@@ -2,11 +2,15 @@
 
 #include <sys/resource.h>
 #include <unistd.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <fstream>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -68,6 +72,19 @@ double peak_memory_mib() {
       .value_or(static_cast<double>(usage().ru_maxrss) / 1024);
 }
 
-void restart_peak_memory() { std::ofstream("/proc/self/clear_refs") << 5; }
+void restart_peak_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);  // what is kept for the next use is not held
+#endif
+  std::ofstream("/proc/self/clear_refs") << 5;
+}
+
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  constexpr int kOwnMapping = 32 << 20;  // bytes; the most that older versions take
+  mallopt(M_MMAP_THRESHOLD, kOwnMapping);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
 
 }  // namespace ruq

@@ -24,6 +24,11 @@ double cpu_seconds();
 double peak_memory_mib();
 void restart_peak_memory();
 
+/// From here on memory that is freed stays with this process for its next use, where the C library
+/// can be told so: matrices of some MiB that come and go by the step otherwise go back to the
+/// system each time, and every page of the next one is a fault.
+void keep_freed_memory();
+
 /// Memory that can be had without pushing anything out, in MiB; 0 where the system does not say.
 double available_memory_mib();
 

@@ -213,7 +213,8 @@ Matrix<S> BlockGrad<S>::forward(Matrix<S> x, Index length, BlockRecord<S>* recor
     record->length = length;
     record->input = x;
   }
-  block_forward(config_, weights_, layer_, length, hook, x);
+  block_forward(config_, weights_, layer_, length, hook, x,
+                record != nullptr ? &record->between : nullptr);
   return x;
 }
 
@@ -275,14 +276,13 @@ Matrix<S> BlockGrad<S>::mlp_backward(const BlockRecord<S>& record, const Matrix<
   const Matrix<S>& u = record.after[SiteKind::mlp_in];
   Matrix<S> hidden = linear_backward(Linear::down_proj, record.after[SiteKind::mlp_out], gradient);
   site_backward(SiteKind::mlp_out, record.before[SiteKind::mlp_out], hidden);
-  const GateGradients<S> branches =
-      gate_backward(linear(Linear::gate_proj, u), linear(Linear::up_proj, u), hidden);
+  const GateGradients<S> branches = gate_backward(record.between.gates, record.between.up, hidden);
   Matrix<S> normed = linear_backward(Linear::gate_proj, u, branches.gates);
   normed += linear_backward(Linear::up_proj, u, branches.up);
   site_backward(SiteKind::mlp_in, record.before[SiteKind::mlp_in], normed);
 
-  const Matrix<S> stream = record.input + linear(Linear::o_proj, record.after[SiteKind::attn_out]);
-  return gradient + rms_norm_backward(stream, weights_.mlp_norm, config_.norm_epsilon, normed);
+  return gradient +
+         rms_norm_backward(record.between.stream, weights_.mlp_norm, config_.norm_epsilon, normed);
 }
 
 // From queries, keys and values after RoPE to the normed stream after its hook.

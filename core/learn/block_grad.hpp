@@ -4,9 +4,10 @@
 // Forward is block_forward itself with a hook that transforms and rounds (as runtime_hook does) and
 // keeps what backward needs; backward walks the block from its output to its input (ops_grad.hpp,
 // straight_through.hpp, transform_grad.hpp). Kept per window: the tensor of every site before what
-// is trained and after its hook. Computed again: projections, attention probabilities, trained
-// transforms. Weights are transformed in double; their gradients are in S and summed in double, a
-// tile of rows at a time and in a fixed order, so results do not depend on the number of threads.
+// is trained and after its hook, and what BlockTrace has. Computed again: attention probabilities,
+// trained transforms, queries and keys before a norm of theirs. Weights are transformed in double;
+// their gradients are in S and summed in double, a tile of rows at a time and in a fixed order, so
+// results do not depend on the number of threads.
 //
 //   BlockGrad block(config, folded_weights, fixed, quant);
 //   block.install(parameters);                    // transforms and rounds the weights
@@ -59,6 +60,7 @@ struct BlockRecord {
   Matrix<S> input;            ///< the residual stream [n, h]
   PerKind<Matrix<S>> before;  ///< what the hook was given, behind the fixed transform
   PerKind<Matrix<S>> after;   ///< what it returned
+  BlockTrace<S> between;
 };
 
 template <class S>

@@ -222,14 +222,15 @@ Layout windows_layout(Index count, Index length) {
 
 template <class S>
 void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
-                   Index length, const SiteHook<S>& hook, Matrix<S>& x) {
+                   Index length, const SiteHook<S>& hook, Matrix<S>& x, BlockTrace<S>* trace) {
   RUQ_CHECK(length > 0 && x.rows() % length == 0, "{} rows in windows of {}", x.rows(), length);
-  block_forward(config, weights, layer, windows_layout(x.rows() / length, length), hook, x);
+  block_forward(config, weights, layer, windows_layout(x.rows() / length, length), hook, x, trace);
 }
 
 template <class S>
 void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
-                   const Layout& layout, const SiteHook<S>& hook, Matrix<S>& x) {
+                   const Layout& layout, const SiteHook<S>& hook, Matrix<S>& x,
+                   BlockTrace<S>* trace) {
   const std::vector<Index> positions = positions_of(layout, x.rows());
   const auto at = [&](SiteKind kind, Matrix<S>& tensor) { visit(hook, Site{layer, kind}, tensor); };
   {
@@ -254,6 +255,7 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
   at(SiteKind::mlp_in, u);
   const Matrix<S> gates = linear(weights[Linear::gate_proj], u);
   Matrix<S> hidden = linear(weights[Linear::up_proj], u);
+  if (trace != nullptr) *trace = {.stream = x, .gates = gates, .up = hidden};
   gate(gates, hidden);
   at(SiteKind::mlp_out, hidden);
   x += linear(weights[Linear::down_proj], hidden);
@@ -284,9 +286,9 @@ Matrix<S> final_hidden(const Model<S>& model, std::span<const std::int32_t> ids,
   template Matrix<S> rms_norm(const Matrix<S>&, const Vector<S>&, double);                       \
   template RopeTable<S> rope_table(const ModelConfig&, Index);                                   \
   template void block_forward(const ModelConfig&, const LayerWeights<S>&, Index, Index,          \
-                              const SiteHook<S>&, Matrix<S>&);                                   \
+                              const SiteHook<S>&, Matrix<S>&, BlockTrace<S>*);                   \
   template void block_forward(const ModelConfig&, const LayerWeights<S>&, Index, const Layout&,  \
-                              const SiteHook<S>&, Matrix<S>&);                                   \
+                              const SiteHook<S>&, Matrix<S>&, BlockTrace<S>*);                   \
   template Matrix<S> final_hidden(const Model<S>&, std::span<const std::int32_t>, const Layout&, \
                                   const SiteHook<S>&);                                           \
   template Matrix<S> final_hidden(const Model<S>&, std::span<const std::int32_t>, Index,         \

@@ -43,15 +43,24 @@ Layout windows_layout(Index count, Index length);
 template <class S>
 Matrix<S> embed(const Model<S>& model, std::span<const std::int32_t> ids);
 
+/// What a block computes between its sites, for whoever would have to compute it again.
+template <class S>
+struct BlockTrace {
+  Matrix<S> stream;     ///< the residual stream between attention and MLP [n, h]
+  Matrix<S> gates, up;  ///< u·W_gᵀ and u·W_uᵀ [n, f]
+};
+
 /// One decoder block over the residual stream x, in place. The segments must cover the rows in
-/// order.
+/// order. Fills `trace` if there is one.
 template <class S>
 void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
-                   const Layout& layout, const SiteHook<S>& hook, Matrix<S>& x);
+                   const Layout& layout, const SiteHook<S>& hook, Matrix<S>& x,
+                   BlockTrace<S>* trace = nullptr);
 /// The same for x [windows·length, h].
 template <class S>
 void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, Index layer,
-                   Index length, const SiteHook<S>& hook, Matrix<S>& x);
+                   Index length, const SiteHook<S>& hook, Matrix<S>& x,
+                   BlockTrace<S>* trace = nullptr);
 
 /// Embedding, all blocks and the final norm: [ids.size(), h]; logits are this times head_weight()ᵀ.
 /// Error naming the site when the hook's tensor holds NaN or infinity; the last

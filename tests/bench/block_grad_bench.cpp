@@ -154,6 +154,7 @@ void run(Index tokens, int steps) {
 }  // namespace ruq
 
 int main(int argc, char** argv) {
+  ruq::keep_freed_memory();
   ruq::set_threads(argc > 2 ? std::atoi(argv[2])
                             : static_cast<int>(std::thread::hardware_concurrency()));
   ruq::run(argc > 1 ? std::atol(argv[1]) : 256, argc > 3 ? std::atoi(argv[3]) : 10);

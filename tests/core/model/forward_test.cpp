@@ -143,6 +143,39 @@ TEST_CASE("hooks run in order, on tensors of the promised shapes, and may change
   }
 }
 
+TEST_CASE(
+    "the trace of a block leads from its input to its output, and asking for it changes none") {
+  for (const TinyShape& shape : tiny_shapes()) {
+    CAPTURE(shape.name);
+    const Model<double> model = tiny_model(shape.config);
+    const LayerWeights<double>& layer = model.layers[0];
+    const Matrix<double> input = embed(model, tiny_tokens(14, shape.config));
+    Matrix<double> mixed, normed, hidden;
+    const SiteHook<double> look = [&](const Site& site, Matrix<double>& tensor) {
+      if (site.kind == SiteKind::attn_out) mixed = tensor;
+      if (site.kind == SiteKind::mlp_in) normed = tensor;
+      if (site.kind == SiteKind::mlp_out) hidden = tensor;
+    };
+    BlockTrace<double> trace;
+    Matrix<double> output = input, untraced = input;
+    block_forward(shape.config, layer, 0, 7, look, output, &trace);
+    block_forward<double>(shape.config, layer, 0, 7, {}, untraced);
+    CHECK(output == untraced);
+    const auto through = [&](Linear which, const Matrix<double>& x) -> Matrix<double> {
+      Matrix<double> y = x * layer[which].weight.transpose();
+      if (layer[which].bias.size() > 0) y.rowwise() += layer[which].bias.transpose();
+      return y;
+    };
+    CHECK(relative_error(trace.stream, Matrix<double>(input + through(Linear::o_proj, mixed))) <
+          1e-12);
+    CHECK(relative_error(trace.gates, through(Linear::gate_proj, normed)) < 1e-12);
+    CHECK(relative_error(trace.up, through(Linear::up_proj, normed)) < 1e-12);
+    const Matrix<double> gated =
+        (trace.gates.array() / (1 + (-trace.gates.array()).exp()) * trace.up.array()).matrix();
+    CHECK(relative_error(hidden, gated) < 1e-12);
+  }
+}
+
 TEST_CASE("halving attn_out by a hook equals halving the rows of v_proj") {
   const ModelConfig config = tiny_config("grouped");
   Model<double> model = tiny_model(config);
