@@ -254,13 +254,6 @@ void BlockGrad<S>::head_backward(SiteKind kind, const Matrix<S>& before, Matrix<
 }
 
 template <class S>
-Matrix<S> BlockGrad<S>::linear(Linear which, const Matrix<S>& x) const {
-  Matrix<S> y = product_transposed<S>(x, weights_[which].weight);
-  if (weights_[which].bias.size() > 0) y.rowwise() += weights_[which].bias.transpose();
-  return y;
-}
-
-template <class S>
 Matrix<S> BlockGrad<S>::linear_backward(Linear which, const Matrix<S>& x,
                                         const Matrix<S>& gradient) {
   if (weights_[which].bias.size() > 0) {
@@ -291,13 +284,14 @@ Matrix<S> BlockGrad<S>::projections_backward(const BlockRecord<S>& record, const
                                              const Matrix<S>& dk, const Matrix<S>& dv) {
   const Matrix<S>& u = record.after[SiteKind::attn_in];
   const RopeTable<S> table = rope_table<S>(config_, record.length);
-  const auto turned_back = [&](Linear which, const Vector<S>& gain, const Matrix<S>& gradient) {
-    const Matrix<S> projected = gain.size() > 0 ? linear(which, u) : Matrix<S>();
+  const auto turned_back = [&](const Vector<S>& gain, const Matrix<S>& projected,
+                               const Matrix<S>& gradient) {
     return norm_and_rotate_backward(table, gain, config_.norm_epsilon, projected, gradient);
   };
   Matrix<S> normed =
-      linear_backward(Linear::q_proj, u, turned_back(Linear::q_proj, weights_.q_norm, dq));
-  normed += linear_backward(Linear::k_proj, u, turned_back(Linear::k_proj, weights_.k_norm, dk));
+      linear_backward(Linear::q_proj, u, turned_back(weights_.q_norm, record.between.queries, dq));
+  normed +=
+      linear_backward(Linear::k_proj, u, turned_back(weights_.k_norm, record.between.keys, dk));
   normed += linear_backward(Linear::v_proj, u, dv);
   return normed;
 }

@@ -5,9 +5,9 @@
 // keeps what backward needs; backward walks the block from its output to its input (ops_grad.hpp,
 // straight_through.hpp, transform_grad.hpp). Kept per window: the tensor of every site before what
 // is trained and after its hook, and what BlockTrace has. Computed again: attention probabilities,
-// trained transforms, queries and keys before a norm of theirs. Weights are transformed in double;
-// their gradients are in S and summed in double, a tile of rows at a time and in a fixed order, so
-// results do not depend on the number of threads.
+// trained transforms. Weights are transformed in double; their gradients are in S and summed in
+// double, a tile of rows at a time and in a fixed order, so results do not depend on the number of
+// threads.
 //
 //   BlockGrad block(config, folded_weights, fixed, quant);
 //   block.install(parameters);                    // transforms and rounds the weights
@@ -60,7 +60,7 @@ struct BlockRecord {
   Matrix<S> input;            ///< the residual stream [n, h]
   PerKind<Matrix<S>> before;  ///< what the hook was given, behind the fixed transform
   PerKind<Matrix<S>> after;   ///< what it returned
-  BlockTrace<S> between;
+  BlockTrace<S> between;      ///< what the block computed between its sites
 };
 
 template <class S>
@@ -108,7 +108,6 @@ class BlockGrad {
   void apply_hook(SiteKind kind, Matrix<S>& tensor, BlockRecord<S>* record) const;
   void site_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient);
   void head_backward(SiteKind kind, const Matrix<S>& before, Matrix<S>& gradient);
-  Matrix<S> linear(Linear which, const Matrix<S>& x) const;
   Matrix<S> linear_backward(Linear which, const Matrix<S>& x, const Matrix<S>& gradient);
   Matrix<S> mlp_backward(const BlockRecord<S>& record, const Matrix<S>& gradient);
   Matrix<S> attention_part_backward(const BlockRecord<S>& record, const Matrix<S>& gradient);

@@ -239,6 +239,10 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
     Matrix<S> q = linear(weights[Linear::q_proj], u);
     Matrix<S> k = linear(weights[Linear::k_proj], u);
     Matrix<S> v = linear(weights[Linear::v_proj], u);
+    if (trace != nullptr) {
+      trace->queries = weights.q_norm.size() > 0 ? q : Matrix<S>();
+      trace->keys = weights.k_norm.size() > 0 ? k : Matrix<S>();
+    }
     const Index reach =
         positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
     const auto table = rope_table<S>(config, reach);
@@ -255,7 +259,11 @@ void block_forward(const ModelConfig& config, const LayerWeights<S>& weights, In
   at(SiteKind::mlp_in, u);
   const Matrix<S> gates = linear(weights[Linear::gate_proj], u);
   Matrix<S> hidden = linear(weights[Linear::up_proj], u);
-  if (trace != nullptr) *trace = {.stream = x, .gates = gates, .up = hidden};
+  if (trace != nullptr) {
+    trace->stream = x;
+    trace->gates = gates;
+    trace->up = hidden;
+  }
   gate(gates, hidden);
   at(SiteKind::mlp_out, hidden);
   x += linear(weights[Linear::down_proj], hidden);

@@ -46,8 +46,9 @@ Matrix<S> embed(const Model<S>& model, std::span<const std::int32_t> ids);
 /// What a block computes between its sites, for whoever would have to compute it again.
 template <class S>
 struct BlockTrace {
-  Matrix<S> stream;     ///< the residual stream between attention and MLP [n, h]
-  Matrix<S> gates, up;  ///< u·W_gᵀ and u·W_uᵀ [n, f]
+  Matrix<S> queries, keys;  ///< u·W_qᵀ + b and u·W_kᵀ + b, where these are normed; else empty
+  Matrix<S> stream;         ///< the residual stream between attention and MLP [n, h]
+  Matrix<S> gates, up;      ///< u·W_gᵀ and u·W_uᵀ [n, f]
 };
 
 /// One decoder block over the residual stream x, in place. The segments must cover the rows in

@@ -150,8 +150,9 @@ TEST_CASE(
     const Model<double> model = tiny_model(shape.config);
     const LayerWeights<double>& layer = model.layers[0];
     const Matrix<double> input = embed(model, tiny_tokens(14, shape.config));
-    Matrix<double> mixed, normed, hidden;
+    Matrix<double> input_of_heads, mixed, normed, hidden;
     const SiteHook<double> look = [&](const Site& site, Matrix<double>& tensor) {
+      if (site.kind == SiteKind::attn_in) input_of_heads = tensor;
       if (site.kind == SiteKind::attn_out) mixed = tensor;
       if (site.kind == SiteKind::mlp_in) normed = tensor;
       if (site.kind == SiteKind::mlp_out) hidden = tensor;
@@ -166,6 +167,15 @@ TEST_CASE(
       if (layer[which].bias.size() > 0) y.rowwise() += layer[which].bias.transpose();
       return y;
     };
+    const auto check_projection = [&](const Matrix<double>& kept, Linear which, Index norm) {
+      if (norm == 0) {
+        CHECK(kept.size() == 0);
+        return;
+      }
+      CHECK(relative_error(kept, through(which, input_of_heads)) < 1e-12);
+    };
+    check_projection(trace.queries, Linear::q_proj, layer.q_norm.size());
+    check_projection(trace.keys, Linear::k_proj, layer.k_norm.size());
     CHECK(relative_error(trace.stream, Matrix<double>(input + through(Linear::o_proj, mixed))) <
           1e-12);
     CHECK(relative_error(trace.gates, through(Linear::gate_proj, normed)) < 1e-12);
