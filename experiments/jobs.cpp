@@ -23,19 +23,17 @@ namespace fs = std::filesystem;
 // Tells how far the sweep is; trials that were done before do not enter the estimate.
 class Countdown {
  public:
-  explicit Countdown(std::size_t total) : total_(total), start_(now_seconds()) {}
+  explicit Countdown(Index total) : total_(total), start_(now_seconds()) {}
 
   void report(const std::string& label, const std::string& outcome) {
     ++done_;
-    const double spent = now_seconds() - start_;
-    const double left = spent / static_cast<double>(done_) * static_cast<double>(total_ - done_);
     logger().info("[{}/{}] {}: {}; {} left", done_, total_, label, outcome,
-                  done_ == total_ ? "nothing" : "about " + duration(left));
+                  time_left(now_seconds() - start_, done_, total_));
   }
 
  private:
-  std::size_t total_;
-  std::size_t done_ = 0;
+  Index total_;
+  Index done_ = 0;
   double start_;
 };
 
@@ -115,7 +113,7 @@ void run_in_workers(const Request& request, const RunFolder& folder,
                     std::optional<Workbench>& bench) {
   prepare_trials(request, all, todo, *bench);
   bench.reset();  // the workers have their own
-  Countdown countdown(todo.size());
+  Countdown countdown(std::ssize(todo));
   std::map<pid_t, std::size_t> running;
   std::size_t next = 0;
   bool refused = false;
@@ -205,7 +203,7 @@ void run_trials(const Request& request, const RunFolder& folder,
   if (request.jobs > 1 && todo.size() > 1) {
     run_in_workers(request, folder, all, todo, bench);
   } else {
-    Countdown countdown(todo.size());
+    Countdown countdown(std::ssize(todo));
     for (const std::size_t i : todo) run_here(folder, all[i], *bench, countdown);
   }
 }

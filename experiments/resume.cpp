@@ -102,9 +102,8 @@ void KeptParts::keep(Index part, Index done, Index all, const Plan& plan) {
   file.attribute(aside("part"), "cpu_seconds", processor_seconds);
   file.commit();
   last_kept_ = now;
-  const double pace = (now - part_began_) / static_cast<double>(done - part_done_);
-  logger().info("plan: {} of {}, about {} left", done, all,
-                duration(pace * static_cast<double>(all - done)));
+  logger().info("plan: {} of {}, {} left", done, all,
+                time_left(now - part_began_, done - part_done_, all - part_done_));
 }
 
 std::pair<double, double> KeptParts::took() const {

@@ -4,6 +4,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -26,6 +27,24 @@ spdlog::logger& logger();
 
 /// For messages: "40 s", "12 min", "3.1 h".
 std::string duration(double seconds);
+
+/// For messages, of work of equal pieces: "about 12 min" from what `done` of `all` took, "nothing"
+/// when all are done.
+std::string time_left(double seconds, std::int64_t done, std::int64_t all);
+
+/// Tells how a long loop of equal steps gets on: "NAME: 512 of 2560 steps, about 20 min left", at
+/// most once in `interval` seconds, so that a short one says nothing.
+class StepLog {
+ public:
+  StepLog(std::string name, std::int64_t steps, double interval = 60);
+  void after(std::int64_t done);  ///< `done` steps
+
+ private:
+  std::string name_;
+  std::int64_t steps_;
+  double interval_;
+  double began_, told_;  // seconds of now_seconds()
+};
 
 /// The least level that goes to standard error (info unless set). Files get info and above whatever
 /// standard error gets, and debug where that does.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
 #include "ruquant/learn/adamw.hpp"
 
 namespace ruq {
@@ -134,6 +135,7 @@ LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const Blo
   const Index windows = train.windows();
   const Index steps_an_epoch = (windows + options.batch - 1) / options.batch;
   Optimizers optimizers(groups, options, options.epochs * steps_an_epoch);
+  StepLog log(options.objective, options.epochs * steps_an_epoch);
   for (Index step = 0; step < options.epochs * steps_an_epoch; ++step) {
     const Index window = step % steps_an_epoch * options.batch;
     const Index count = std::min(options.batch, windows - window);
@@ -141,7 +143,7 @@ LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const Blo
     optimizers.step(step, chart.pull_back(groups, block.take_gradients()), groups);
     block.install(chart.build(groups));
     record.tokens += count * train.length;
-    ++record.steps;
+    log.after(++record.steps);
   }
   record.evaluations = record.steps;
   record.final_loss = error_on(train);

@@ -8,6 +8,7 @@
 #include <variant>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
 #include "ruquant/learn/lbfgs.hpp"
 #include "ruquant/learn/sphere_product.hpp"
 
@@ -220,12 +221,14 @@ FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const OutputSamp
   const auto raise_all = [&] {
     for (Vector<double>& part : omega) part = raised_to_floor(part, options.omega_floor);
   };
+  StepLog log("fine-tuning", std::ssize(order));
   for (const Index& window : order) {
     raise_all();
     Directions gradient;
     report.losses.push_back(objective.evaluate(omega, samples, {&window, 1}, &gradient));
     for (std::size_t i = 0; i < omega.size(); ++i) optimizer.step(i, omega[i], gradient[i]);
     if (after_step) after_step(omega);
+    log.after(std::ssize(report.losses));
   }
   raise_all();
   report.iterations = report.evaluations = std::ssize(order);

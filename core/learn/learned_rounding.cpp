@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
 #include "ruquant/base/machine.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/learn/adamw.hpp"
@@ -161,6 +162,7 @@ LearningRecord learn(const BlockTask<S>& task, Weights& weights) {
   const Index steps = options.epochs * train;
   const LearningRate rate{LearningRate::Shape::cosine, 1, 0, steps};
   const double count = static_cast<double>(samples.length * samples.target.cols());
+  StepLog log(fmt::format("rounding of {}", record.where), steps);
   for (Index step = 0; step < steps; ++step) {
     const Index window = step % train;
     BlockRecord<S> forward;
@@ -173,6 +175,7 @@ LearningRecord learn(const BlockTask<S>& task, Weights& weights) {
     weights.step(block.take_weight_gradients(), rate.at(step));
     weights.map(step + 1);
     block.set_weights(weights.template values<S>());
+    log.after(step + 1);
   }
   record.final_loss = loss_over(0, train);
   if (options.held_out > 0) record.held_out_final = loss_over(train, samples.windows());

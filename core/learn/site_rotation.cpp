@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/log.hpp"
 #include "ruquant/learn/cayley.hpp"
 
 namespace ruq {
@@ -134,6 +135,7 @@ void descend(const RotationObjective& objective, const RotationOptions& options,
   std::vector<Index> limited(maps.size(), 0);
   Maps gradient;
   double scale = 1;
+  StepLog log(objective.name(), options.steps);
   for (Index step = 0; step < options.steps; ++step) {
     const double along =
         options.steps > 1 ? static_cast<double>(step) / static_cast<double>(options.steps - 1) : 0;
@@ -150,6 +152,7 @@ void descend(const RotationObjective& objective, const RotationOptions& options,
       const bool renew = chance(index) < kReorthogonalizeShare;
       if (optimizers[m].step(maps[m], gradient[m], renew) == rate) ++limited[m];
     });
+    log.after(step + 1);
   }
   Index sum = 0;
   for (const Index count : limited) sum += count;
