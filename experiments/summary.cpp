@@ -1,10 +1,12 @@
 #include "experiments/summary.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <boost/math/distributions/students_t.hpp>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <map>
 #include <optional>
@@ -292,28 +294,80 @@ std::string loss_cell(const Group& group) {
   return diverged_reason(group).empty() ? loss : loss + " diverged";
 }
 
+// Of a table in Markdown; a row is a group.
+struct Column {
+  std::string heading;
+  std::function<std::string(const Group&)> cell;
+};
+
+Column interval_column(const std::string& heading, const std::string& metric, int digits) {
+  return {heading, [=](const Group& group) { return with_interval(group.metric(metric), digits); }};
+}
+
+Column mean_column(const std::string& heading, const std::string& metric, int digits) {
+  return {heading, [=](const Group& group) { return plain_mean(group.metric(metric), digits); }};
+}
+
+// A column that says nothing of any group is left out.
+std::string markdown_table(const std::vector<Column>& columns,
+                           const std::vector<const Group*>& groups) {
+  std::string head = "|", line = "|";
+  std::vector<std::string> rows(groups.size(), "|");
+  for (const Column& column : columns) {
+    std::vector<std::string> cells;
+    for (const Group* group : groups) cells.push_back(column.cell(*group));
+    if (std::ranges::all_of(cells, &std::string::empty)) continue;
+    head += fmt::format(" {} |", column.heading);
+    line += "---|";
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] += fmt::format(" {} |", cells[i]);
+  }
+  return fmt::format("{}\n{}\n{}\n", head, line, fmt::join(rows, "\n"));
+}
+
 // What learning gave in each group that learned.
 std::string learning_table(const std::vector<Group>& groups) {
-  std::string rows;
+  std::vector<const Group*> learned;
   for (const Group& group : groups) {
-    if (group.metric("learning.steps").empty()) continue;
-    rows += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", group.label, group.widths,
-                        plain_mean(group.metric("learning.steps"), 0),
-                        plain_mean(group.metric("learning.tokens"), 0),
-                        with_interval(group.metric("learning.loss_ratio"), 3),
-                        with_interval(group.metric("learning.held_out_ratio"), 3),
-                        with_interval(group.metric("learning.held_out_improved"), 2));
+    if (!group.metric("learning.steps").empty()) learned.push_back(&group);
   }
-  if (rows.empty()) return "";
+  if (learned.empty()) return "";
   return "\n## Learning\n\nAt the result over the start, as geometric mean over what was learned "
          "(blocks, sites or the model): the loss on the training tokens, and the error on "
-         "sequences "
-         "that nothing was learned from; and the share of these whose held-out error fell. The "
-         "held-out error is the loss itself for blocks and for the model, the rounding error of "
-         "the site's output where a rotation is learned site by site.\n\n"
-         "| method | widths | steps | tokens | training ratio | held-out ratio | improved |\n"
-         "|---|---|---|---|---|---|---|\n" +
-         rows;
+         "sequences that nothing was learned from; and the share of these whose held-out error "
+         "fell. The held-out error is the loss itself for blocks and for the model, the rounding "
+         "error of the site's output where a rotation is learned site by site.\n\n" +
+         markdown_table({{"method", &Group::label},
+                         {"widths", &Group::widths},
+                         mean_column("steps", "learning.steps", 0),
+                         mean_column("tokens", "learning.tokens", 0),
+                         interval_column("training ratio", "learning.loss_ratio", 3),
+                         interval_column("held-out ratio", "learning.held_out_ratio", 3),
+                         interval_column("improved", "learning.held_out_improved", 2)},
+                        learned);
+}
+
+// `groups` must outlive the columns.
+std::vector<Column> result_columns(const std::vector<Group>& groups) {
+  const auto against = [&](const std::string& method) {
+    return Column{fmt::format("minus {} (se)", method), [&groups, method](const Group& group) {
+                    return group_against(group, groups, method);
+                  }};
+  };
+  return {
+      {"method", &Group::label},
+      {"seeds", [](const Group& group) { return std::to_string(group.rows.size()); }},
+      {"nll over float, nats", loss_cell},
+      {"perplexity",
+       [](const Group& group) { return with_interval(group.metric(perplexity_name(group)), 2); }},
+      interval_column("KL, nats", "kl", 3),
+      interval_column("agreement", "agreement", 3),
+      interval_column("output error, dB", "tensor.output_error_db", 2),
+      against("rtn"),
+      against("quarot"),
+      mean_column("bits a weight", "weight.effective_bits", 2),
+      {"plan + weights, s", construction},
+      {"peak memory, MiB",
+       [](const Group& group) { return plain_mean(group.time("peak_memory_mib"), 0); }}};
 }
 
 std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& rows) {
@@ -325,6 +379,7 @@ std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& 
       settings.push_back(group.widths);
     }
   }
+  const std::vector<Column> columns = result_columns(groups);
   for (const std::string& widths : settings) {
     text += fmt::format("\n## {}\n\n", widths);
     std::vector<const Group*> here;
@@ -337,22 +392,7 @@ std::string summary_markdown(const Sweep& sweep, const std::vector<SummaryRow>& 
       const auto y = b->metric(order);
       return !x.empty() && (y.empty() || mean(x) < mean(y));
     });
-    text +=
-        "| method | seeds | nll over float, nats | perplexity | KL, nats | agreement "
-        "| output error, dB | minus rtn (se) | minus quarot (se) | bits a weight "
-        "| plan + weights, s | peak memory, MiB |\n"
-        "|---|---|---|---|---|---|---|---|---|---|---|---|\n";
-    for (const Group* group : here) {
-      text += fmt::format(
-          "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |\n", group->label,
-          group->rows.size(), loss_cell(*group),
-          with_interval(group->metric(perplexity_name(*group)), 2),
-          with_interval(group->metric("kl"), 3), with_interval(group->metric("agreement"), 3),
-          with_interval(group->metric("tensor.output_error_db"), 2),
-          group_against(*group, groups, "rtn"), group_against(*group, groups, "quarot"),
-          plain_mean(group->metric("weight.effective_bits"), 2), construction(*group),
-          plain_mean(group->time("peak_memory_mib"), 0));
-    }
+    text += markdown_table(columns, here);
     for (const Group* group : here) {
       const std::string why = diverged_reason(*group);
       if (!why.empty()) text += fmt::format("\n{} diverged: {}.\n", group->label, why);

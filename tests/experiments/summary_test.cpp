@@ -176,6 +176,13 @@ TEST_CASE("the table has a row a group of seeds, best first, with intervals") {
   CHECK(quarot < rtn);
   // {5, 7} - {9, 9}: mean -3, s = sqrt 2, se = 1.
   CHECK(text.find("| -3.000 (1.000) |") != std::string::npos);
+  // Nobody looked at single sites.
+  CHECK(text.find("| nll over float, nats |") != std::string::npos);
+  CHECK(text.find("output error, dB") == std::string::npos);
+  rows[1].results["metrics"]["tensor.output_error_db"] = -12.5;
+  const std::string with_sites = summary_markdown(swept({"method", "seed"}), rows);
+  CHECK(with_sites.find("| output error, dB |") != std::string::npos);
+  CHECK(with_sites.find("| -12.50 |") != std::string::npos);
   CHECK(text.find("## Fallbacks\n\n- quarot: attn_out: something else\n") != std::string::npos);
 }
 
