@@ -10,39 +10,6 @@
 namespace ruq {
 namespace {
 
-template <class S>
-Matrix<S> input_of(const BlockSamples<S>& samples, bool float_stream, Index window, Index count) {
-  const Matrix<S>& all = float_stream ? samples.float_input : samples.quantized_input;
-  return all.middleRows(window * samples.length, count * samples.length);
-}
-
-template <class S>
-Matrix<S> error_of(const Matrix<S>& output, const BlockSamples<S>& samples, Index window) {
-  return output - samples.target.middleRows(window * samples.length, output.rows());
-}
-
-template <class S>
-double squared_norm(const Matrix<S>& m) {
-  return m.template cast<double>().squaredNorm();
-}
-
-// Adds the gradient of the loss of some windows to the block's sums and returns that loss.
-template <class S>
-double add_loss(BlockGrad<S>& block, const BlockSamples<S>& samples, const BlockFitOptions& options,
-                Index window, Index count) {
-  BlockRecord<S> record;
-  Matrix<S> error =
-      error_of<S>(block.forward(input_of(samples, options.float_stream, window, count),
-                                samples.length, &record),
-                  samples, window);
-  const auto size = static_cast<double>(error.size());
-  const double loss = squared_norm(error) / size;
-  const double unit = options.relative && loss > 0 ? loss : 1;
-  error *= static_cast<S>(2 / (size * unit));
-  block.backward(record, error);
-  return loss;
-}
-
 // One optimizer a group, since each has a decay of its own.
 class Optimizers {
  public:
@@ -107,17 +74,6 @@ void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& br
 }
 
 template <class S>
-double block_output_error(const BlockGrad<S>& block, const BlockSamples<S>& samples,
-                          bool float_stream, Index first, Index last) {
-  double sum = 0;
-  for (Index w = first; w < last; ++w) {
-    sum += squared_norm(error_of<S>(
-        block.forward(input_of(samples, float_stream, w, 1), samples.length), samples, w));
-  }
-  return sum / static_cast<double>((last - first) * samples.length * samples.target.cols());
-}
-
-template <class S>
 LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const BlockSamples<S>& train,
                          const BlockSamples<S>& held_out, const BlockFitOptions& options,
                          std::vector<FitGroup>& groups) {
@@ -139,7 +95,11 @@ LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const Blo
   for (Index step = 0; step < options.epochs * steps_an_epoch; ++step) {
     const Index window = step % steps_an_epoch * options.batch;
     const Index count = std::min(options.batch, windows - window);
-    record.losses.push_back(add_loss(block, train, options, window, count));
+    const auto entries = static_cast<double>(count * train.length * train.target.cols());
+    record.losses.push_back(
+        add_squared_error(block, window_input(train, options.float_stream, window, count), train,
+                          window, entries, options.relative) /
+        entries);
     optimizers.step(step, chart.pull_back(groups, block.take_gradients()), groups);
     block.install(chart.build(groups));
     record.tokens += count * train.length;
@@ -152,11 +112,9 @@ LearningRecord fit_block(BlockGrad<S>& block, const BlockChart& chart, const Blo
   return record;
 }
 
-#define RUQ_INSTANTIATE(S)                                                                     \
-  template double block_output_error(const BlockGrad<S>&, const BlockSamples<S>&, bool, Index, \
-                                     Index);                                                   \
-  template LearningRecord fit_block(BlockGrad<S>&, const BlockChart&, const BlockSamples<S>&,  \
-                                    const BlockSamples<S>&, const BlockFitOptions&,            \
+#define RUQ_INSTANTIATE(S)                                                                    \
+  template LearningRecord fit_block(BlockGrad<S>&, const BlockChart&, const BlockSamples<S>&, \
+                                    const BlockSamples<S>&, const BlockFitOptions&,           \
                                     std::vector<FitGroup>&);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)

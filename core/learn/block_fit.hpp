@@ -1,11 +1,7 @@
-// Fits what a method trains in one decoder block by AdamW on the block's output error, on top of
-// BlockGrad:
-//
-//   L(θ) = mean over tokens and channels of (block(x; θ) − target)²
-//
-// A step sees `batch` windows, in order, epoch after epoch, as the published recipes do. θ is a
-// list of groups of numbers, each with a rate of its own; a chart says which block parameters they
-// stand for and pulls the block's gradient back to them.
+// Fits what a method trains in one decoder block by AdamW on the block's output error
+// (block_error.hpp). A step sees `batch` windows, in order, epoch after epoch, as the published
+// recipes do. θ is a list of groups of numbers, each with a rate of its own; a chart says which
+// block parameters they stand for and pulls the block's gradient back to them.
 #pragma once
 
 #include <functional>
@@ -15,7 +11,7 @@
 #include <vector>
 
 #include "ruquant/base/fields.hpp"
-#include "ruquant/learn/block_grad.hpp"
+#include "ruquant/learn/block_error.hpp"
 #include "ruquant/model/calibration.hpp"
 
 namespace ruq {
@@ -43,9 +39,7 @@ struct BlockFitOptions {
   Index batch = 1;                         ///< windows of a step; the last of an epoch may be fewer
   /// The block sees the float stream, or what the blocks quantized so far give it.
   bool float_stream = false;
-  /// Divides the loss by its own value, held constant (FlatQuant): every step then has a gradient
-  /// of the same relative size, whatever the size of the error.
-  bool relative = false;
+  bool relative = false;  ///< the loss is divided by its own value, held constant
   /// Half a cosine from each group's rate to this one; none: constant rates.
   std::optional<double> final_rate = std::nullopt;
 };
@@ -65,11 +59,6 @@ void bind(Fields& fields, LearningWindows& windows);
 /// what else a preset stands for, given whether it is the paper's.
 void bind(Fields& fields, LearningSchedule& schedule, const LearningSchedule& brief,
           const LearningSchedule& paper, const std::function<void(bool)>& also = {});
-
-/// L over the windows [first, last), what `block` has installed being in force.
-template <class S>
-double block_output_error(const BlockGrad<S>& block, const BlockSamples<S>& samples,
-                          bool float_stream, Index first, Index last);
 
 /// Moves `groups` in place and leaves the last of them installed. The record has the losses (not
 /// divided) of every step's windows before the step, L over all training windows before and after,

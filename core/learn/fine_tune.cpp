@@ -76,14 +76,14 @@ class Cost final : public ceres::FirstOrderFunction {
  public:
   struct State {
     ReflectionObjective<S>& objective;
-    const OutputSamples<S>& samples;
+    const BlockSamples<S>& samples;
     Index max_evaluations = 0;
     double unit = 0;  // the loss at the first evaluation
     double best_loss = std::numeric_limits<double>::infinity();
     Directions best;
-    FineTuneReport report;
+    LearningRecord record;
 
-    bool spent() const { return max_evaluations > 0 && report.evaluations >= max_evaluations; }
+    bool spent() const { return max_evaluations > 0 && record.evaluations >= max_evaluations; }
   };
 
   Cost(State& state, int size) : state_(state), size_(size) {}
@@ -97,8 +97,8 @@ class Cost final : public ceres::FirstOrderFunction {
         state_.objective.evaluate(point, state_.samples, gradient == nullptr ? nullptr : &slope);
     if (!std::isfinite(loss)) return false;
     if (state_.unit == 0) state_.unit = loss > 0 ? loss : 1;
-    ++state_.report.evaluations;
-    state_.report.losses.push_back(loss);
+    ++state_.record.evaluations;
+    state_.record.losses.push_back(loss);
     if (loss < state_.best_loss) {
       state_.best_loss = loss;
       state_.best = point;
@@ -117,16 +117,17 @@ class Cost final : public ceres::FirstOrderFunction {
 };
 
 template <class S>
-void check_samples(const ModelConfig& config, const OutputSamples<S>& samples) {
-  if (samples.length <= 0 || samples.input.rows() == 0) {
+void check_samples(const ModelConfig& config, const BlockSamples<S>& samples) {
+  const Matrix<S>& input = samples.quantized_input;
+  if (samples.length <= 0 || input.rows() == 0) {
     fail("fine-tuning: found no samples, expected at least one window");
   }
-  if (samples.input.rows() % samples.length != 0 || samples.input.cols() != config.width ||
-      samples.target.rows() != samples.input.rows() || samples.target.cols() != config.width) {
+  if (input.rows() % samples.length != 0 || input.cols() != config.width ||
+      samples.target.rows() != input.rows() || samples.target.cols() != config.width) {
     fail(
         "fine-tuning: found inputs [{}, {}] and targets [{}, {}], expected two of [windows*{}, {}]",
-        samples.input.rows(), samples.input.cols(), samples.target.rows(), samples.target.cols(),
-        samples.length, config.width);
+        input.rows(), input.cols(), samples.target.rows(), samples.target.cols(), samples.length,
+        config.width);
   }
 }
 
@@ -167,21 +168,17 @@ void ReflectionObjective<S>::install(const Directions& omega) {
 }
 
 template <class S>
-double ReflectionObjective<S>::evaluate(const Directions& omega, const OutputSamples<S>& samples,
+double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamples<S>& samples,
                                         std::span<const Index> windows, Directions* gradient) {
   install(omega);
-  const Index length = samples.length;
-  const double count = static_cast<double>(std::ssize(windows) * length * samples.input.cols());
+  const auto entries =
+      static_cast<double>(std::ssize(windows) * samples.length * samples.target.cols());
   double sum = 0;
   for (const Index window : windows) {
-    BlockRecord<S> record;
-    Matrix<S> error = block_.forward(samples.input.middleRows(window * length, length), length,
-                                     gradient == nullptr ? nullptr : &record);
-    error -= samples.target.middleRows(window * length, length);
-    sum += error.template cast<double>().squaredNorm();
-    if (gradient == nullptr) continue;
-    error *= static_cast<S>(2 / count);
-    block_.backward(record, error);
+    Matrix<S> input = window_input(samples, false, window);
+    sum += gradient == nullptr
+               ? squared_error(block_, std::move(input), samples, window)
+               : add_squared_error(block_, std::move(input), samples, window, entries);
   }
   if (gradient != nullptr) {
     const BlockGradients slopes = block_.take_gradients();
@@ -189,19 +186,25 @@ double ReflectionObjective<S>::evaluate(const Directions& omega, const OutputSam
       (*gradient)[kind] = through_unit(omega[kind], slopes.online[kind].front().vector);
     }
   }
-  return sum / count;
+  return sum / entries;
 }
 
 template <class S>
-double ReflectionObjective<S>::evaluate(const Directions& omega, const OutputSamples<S>& samples,
+double ReflectionObjective<S>::evaluate(const Directions& omega, const BlockSamples<S>& samples,
                                         Directions* gradient) {
   return evaluate(omega, samples, all_windows(samples.windows()), gradient);
 }
 
 template <class S>
-Matrix<S> ReflectionObjective<S>::output(const OutputSamples<S>& samples, Index window) const {
-  return block_.forward(samples.input.middleRows(window * samples.length, samples.length),
-                        samples.length);
+std::optional<double> ReflectionObjective<S>::judge(const Directions& omega,
+                                                    const BlockSamples<S>& held_out) {
+  if (held_out.windows() == 0) return std::nullopt;
+  return evaluate(omega, held_out);
+}
+
+template <class S>
+Matrix<S> ReflectionObjective<S>::output(const BlockSamples<S>& samples, Index window) const {
+  return block_.forward(window_input(samples, false, window), samples.length);
 }
 
 Vector<double> raised_to_floor(Vector<double> omega, double floor) {
@@ -212,12 +215,12 @@ Vector<double> raised_to_floor(Vector<double> omega, double floor) {
 }
 
 template <class S>
-FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
+LearningRecord tune_by_adamw(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
                              std::span<const Index> order, const FineTuneOptions& options,
                              Directions& omega,
                              const std::function<void(const Directions&)>& after_step) {
   AdamW optimizer(options.adamw);
-  FineTuneReport report;
+  LearningRecord record{.optimizer = "adamw"};
   const auto raise_all = [&] {
     for (Vector<double>& part : omega) part = raised_to_floor(part, options.omega_floor);
   };
@@ -225,19 +228,20 @@ FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const OutputSamp
   for (const Index& window : order) {
     raise_all();
     Directions gradient;
-    report.losses.push_back(objective.evaluate(omega, samples, {&window, 1}, &gradient));
+    record.losses.push_back(objective.evaluate(omega, samples, {&window, 1}, &gradient));
     for (std::size_t i = 0; i < omega.size(); ++i) optimizer.step(i, omega[i], gradient[i]);
     if (after_step) after_step(omega);
-    log.after(std::ssize(report.losses));
+    log.after(std::ssize(record.losses));
   }
   raise_all();
-  report.iterations = report.evaluations = std::ssize(order);
-  report.termination = fmt::format("Took all {} steps.", order.size());
-  return report;
+  record.steps = record.evaluations = std::ssize(order);
+  record.tokens = record.steps * samples.length;
+  record.termination = fmt::format("Took all {} steps.", order.size());
+  return record;
 }
 
 template <class S>
-FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
+LearningRecord tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
                              const FineTuneOptions& options, Directions& omega) {
   std::vector<int> dimensions;
   for (Vector<double>& part : omega) {
@@ -248,7 +252,7 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamp
                                 .samples = samples,
                                 .max_evaluations = options.max_evaluations,
                                 .best = omega,
-                                .report = {}};
+                                .record = {.optimizer = "lbfgs"}};
   Vector<double> point = joined(omega);
   // The problem owns cost and manifold.
   const ceres::GradientProblem problem(new Cost<S>(state, static_cast<int>(point.size())),
@@ -256,53 +260,60 @@ FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamp
   const auto summary = minimize_lbfgs(problem, options.max_iterations, point);
 
   for (std::size_t i = 0; i < omega.size(); ++i) omega[i] = unit(state.best[i]);
-  state.report.iterations = iterations_of(summary);
-  state.report.termination = state.spent() && summary.termination_type == ceres::FAILURE
+  state.record.steps = iterations_of(summary);
+  state.record.tokens = state.record.evaluations * samples.windows() * samples.length;
+  state.record.termination = state.spent() && summary.termination_type == ceres::FAILURE
                                  ? fmt::format("Spent all {} evaluations.", options.max_evaluations)
                                  : summary.message;
-  return std::move(state.report);
+  return std::move(state.record);
 }
 
 template <class S>
-FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
-                                     const QuantSettings& quant, const OutputSamples<S>& samples,
+LearningRecord fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
+                                     const QuantSettings& quant, const BlockSamples<S>& train,
+                                     const BlockSamples<S>& held_out,
                                      const FineTuneOptions& options, LayerPlan& plan,
                                      const Directions* start) {
-  check_samples(config, samples);
+  check_samples(config, train);
+  // What stands before the reflections stays, so one objective judges start and result.
   ReflectionObjective<S> objective(config, folded, plan, quant);
   Directions omega = start != nullptr ? *start : objective.start();
-  const double initial = objective.evaluate(omega, samples);
-  FineTuneReport report;
+  const double initial = objective.evaluate(omega, train);
+  const std::optional<double> held_out_initial = objective.judge(omega, held_out);
+  LearningRecord record;
   if (options.optimizer == "lbfgs") {
-    report = tune_by_lbfgs(objective, samples, options, omega);
+    record = tune_by_lbfgs(objective, train, options, omega);
   } else {
     std::vector<Index> order;
     for (Index epoch = 0; epoch < options.epochs; ++epoch) {
-      const std::vector<Index> pass = all_windows(samples.windows());
+      const std::vector<Index> pass = all_windows(train.windows());
       order.insert(order.end(), pass.begin(), pass.end());
     }
-    report = tune_by_adamw(objective, samples, order, options, omega);
+    record = tune_by_adamw(objective, train, order, options, omega);
   }
-  report.initial_loss = initial;
-  report.final_loss = objective.evaluate(omega, samples);
+  record.objective = "block output";
+  record.initial_loss = initial;
+  record.final_loss = objective.evaluate(omega, train);
+  record.held_out_initial = held_out_initial;
   for (const SiteKind kind : kLinearSites) {
     Transform<double> online = without_reflection(plan[kind].online);
     online.append(Reflection<double>{unit(omega[kind])});
     plan[kind].online = std::move(online);
   }
-  return report;
+  record.held_out_final = objective.judge(reflections(plan), held_out);
+  return record;
 }
 
-#define RUQ_INSTANTIATE(S)                                                                       \
-  template class ReflectionObjective<S>;                                                         \
-  template FineTuneReport tune_by_adamw(                                                         \
-      ReflectionObjective<S>&, const OutputSamples<S>&, std::span<const Index>,                  \
-      const FineTuneOptions&, Directions&, const std::function<void(const Directions&)>&);       \
-  template FineTuneReport tune_by_lbfgs(ReflectionObjective<S>&, const OutputSamples<S>&,        \
-                                        const FineTuneOptions&, Directions&);                    \
-  template FineTuneReport fine_tune_reflections(                                                 \
-      const ModelConfig&, const LayerWeights<S>&, const QuantSettings&, const OutputSamples<S>&, \
-      const FineTuneOptions&, LayerPlan&, const Directions*);
+#define RUQ_INSTANTIATE(S)                                                                      \
+  template class ReflectionObjective<S>;                                                        \
+  template LearningRecord tune_by_adamw(                                                        \
+      ReflectionObjective<S>&, const BlockSamples<S>&, std::span<const Index>,                  \
+      const FineTuneOptions&, Directions&, const std::function<void(const Directions&)>&);      \
+  template LearningRecord tune_by_lbfgs(ReflectionObjective<S>&, const BlockSamples<S>&,        \
+                                        const FineTuneOptions&, Directions&);                   \
+  template LearningRecord fine_tune_reflections(                                                \
+      const ModelConfig&, const LayerWeights<S>&, const QuantSettings&, const BlockSamples<S>&, \
+      const BlockSamples<S>&, const FineTuneOptions&, LayerPlan&, const Directions*);
 RUQ_INSTANTIATE(float)
 RUQ_INSTANTIATE(double)
 #undef RUQ_INSTANTIATE

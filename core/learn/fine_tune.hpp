@@ -14,12 +14,13 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "ruquant/learn/adamw.hpp"
-#include "ruquant/learn/block_grad.hpp"
+#include "ruquant/learn/block_error.hpp"
 
 namespace ruq {
 
@@ -29,16 +30,6 @@ using Directions = PerSite<Vector<double>>;
 /// The unit vectors of the reflections at the end of each site's online transform. Error where
 /// there is none.
 Directions reflections(const LayerPlan& plan);
-
-/// What a block gets and what it should give; windows·length rows each.
-template <class S>
-struct OutputSamples {
-  Matrix<S> input;   ///< [windows·length, h]
-  Matrix<S> target;  ///< [windows·length, h]
-  Index length = 0;
-
-  Index windows() const { return input.rows() / length; }
-};
 
 /// L and its gradient, as a function of ω.
 template <class S>
@@ -52,13 +43,15 @@ class ReflectionObjective {
   /// The reflections of the plan.
   const Directions& start() const { return start_; }
   /// L over the windows named; fills `gradient` (∂L/∂ω) unless null.
-  double evaluate(const Directions& omega, const OutputSamples<S>& samples,
+  double evaluate(const Directions& omega, const BlockSamples<S>& samples,
                   std::span<const Index> windows, Directions* gradient = nullptr);
   /// L over all windows.
-  double evaluate(const Directions& omega, const OutputSamples<S>& samples,
+  double evaluate(const Directions& omega, const BlockSamples<S>& samples,
                   Directions* gradient = nullptr);
+  /// L of sequences that nothing was learned from; nothing where there are none.
+  std::optional<double> judge(const Directions& omega, const BlockSamples<S>& held_out);
   /// The block's output on one window [length, h] at the ω last evaluated.
-  Matrix<S> output(const OutputSamples<S>& samples, Index window) const;
+  Matrix<S> output(const BlockSamples<S>& samples, Index window) const;
 
  private:
   void install(const Directions& omega);
@@ -77,39 +70,31 @@ struct FineTuneOptions {
   Index max_evaluations = 0;  ///< lbfgs, of the loss over all windows; 0: as many as it takes
 };
 
-struct FineTuneReport {
-  /// adamw: the loss of each step's window before the step; lbfgs: of all windows, an entry for
-  /// each evaluation.
-  std::vector<double> losses;
-  double initial_loss = 0;  ///< over all windows, at the start as given
-  double final_loss = 0;    ///< over all windows, at the result
-  Index iterations = 0;
-  Index evaluations = 0;  ///< of a loss with its gradient
-  std::string termination;
-};
-
 /// |ω_j| raised to the floor, signs kept; zero stays zero.
 Vector<double> raised_to_floor(Vector<double> omega, double floor);
 
-/// One AdamW step for each window of `order`, on ω in place. `after_step` sees ω after the step,
-/// before the next floor. Does not fill initial_loss and final_loss.
+/// One AdamW step for each window of `order`, on ω in place; the record has the loss of each step's
+/// window before the step. `after_step` sees ω after the step, before the next floor. What is said
+/// of start and result is for the caller to add.
 template <class S>
-FineTuneReport tune_by_adamw(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
+LearningRecord tune_by_adamw(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
                              std::span<const Index> order, const FineTuneOptions& options,
                              Directions& omega,
                              const std::function<void(const Directions&)>& after_step = {});
 
-/// L-BFGS from ω / ‖ω‖, in place.
+/// L-BFGS from ω / ‖ω‖, in place; the record has the loss of all windows at each evaluation.
 template <class S>
-FineTuneReport tune_by_lbfgs(ReflectionObjective<S>& objective, const OutputSamples<S>& samples,
+LearningRecord tune_by_lbfgs(ReflectionObjective<S>& objective, const BlockSamples<S>& samples,
                              const FineTuneOptions& options, Directions& omega);
 
-/// Tunes the four reflections at the end of the online transforms of `plan`, in place. `start`,
-/// when given, is an ω whose length matters (AdamW's steps are not scale free); otherwise the
-/// plan's unit vectors. Error if there are no samples or their shapes do not fit.
+/// Tunes the four reflections at the end of the online transforms of `plan`, in place, and judges
+/// start and result on `held_out` where it has windows. `start`, when given, is an ω whose length
+/// matters (AdamW's steps are not scale free); otherwise the plan's unit vectors. Error if there is
+/// nothing to learn from or shapes do not fit.
 template <class S>
-FineTuneReport fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
-                                     const QuantSettings& quant, const OutputSamples<S>& samples,
+LearningRecord fine_tune_reflections(const ModelConfig& config, const LayerWeights<S>& folded,
+                                     const QuantSettings& quant, const BlockSamples<S>& train,
+                                     const BlockSamples<S>& held_out,
                                      const FineTuneOptions& options, LayerPlan& plan,
                                      const Directions* start = nullptr);
 

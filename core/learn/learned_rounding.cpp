@@ -8,7 +8,7 @@
 #include "ruquant/base/machine.hpp"
 #include "ruquant/base/rng.hpp"
 #include "ruquant/learn/adamw.hpp"
-#include "ruquant/learn/block_fit.hpp"
+#include "ruquant/learn/block_error.hpp"
 #include "ruquant/quant/clamp_rows.hpp"
 
 namespace ruq {
@@ -127,11 +127,10 @@ BlockGrad<S> block_of(const BlockTask<S>& task) {
 // Every entry from one stream or the other.
 template <class S>
 Matrix<S> mixed_input(const BlockSamples<S>& samples, Index window, double mixing, Draws& draws) {
-  const Index begin = window * samples.length;
-  Matrix<S> input = samples.quantized_input.middleRows(begin, samples.length);
+  Matrix<S> input = window_input(samples, false, window);
   if (mixing == 0) return input;
   const Vector<double> coins = draws.uniform(input.size());
-  const S* const other = samples.float_input.data() + begin * input.cols();
+  const S* const other = samples.float_input.data() + window * input.size();
   for (Index i = 0; i < input.size(); ++i) {
     if (coins(i) < mixing) input.data()[i] = other[i];
   }
@@ -161,17 +160,14 @@ LearningRecord learn(const BlockTask<S>& task, Weights& weights) {
   Stream stream = task.draws.child("mixing");
   const Index steps = options.epochs * train;
   const LearningRate rate{LearningRate::Shape::cosine, 1, 0, steps};
-  const double count = static_cast<double>(samples.length * samples.target.cols());
+  const auto entries = static_cast<double>(samples.length * samples.target.cols());
   StepLog log(fmt::format("rounding of {}", record.where), steps);
   for (Index step = 0; step < steps; ++step) {
     const Index window = step % train;
-    BlockRecord<S> forward;
-    Matrix<S> error = block.forward(mixed_input(samples, window, options.mixing, stream),
-                                    samples.length, &forward);
-    error -= samples.target.middleRows(window * samples.length, samples.length);
-    record.losses.push_back(error.template cast<double>().squaredNorm() / count);
-    error *= static_cast<S>(2 / count);
-    block.backward(forward, error);
+    record.losses.push_back(add_squared_error(block,
+                                              mixed_input(samples, window, options.mixing, stream),
+                                              samples, window, entries) /
+                            entries);
     weights.step(block.take_weight_gradients(), rate.at(step));
     weights.map(step + 1);
     block.set_weights(weights.template values<S>());

@@ -74,29 +74,6 @@ Vector<double> optimized_direction(const Vector<double>& omega, const Matrix<S>&
   return result.v;
 }
 
-// Judges the reflections of a block on held-out sequences by what they are for.
-template <class S>
-class HeldOutBlock {
- public:
-  HeldOutBlock(const ModelConfig& config, const BlockView<S>& block, const LayerWeights<S>& folded,
-               const Plan& plan)
-      : samples_{block.held_out.quantized_input, block.held_out.target, block.held_out.length} {
-    if (samples_.input.rows() == 0) return;
-    // What stands before the reflections stays, so one objective judges start and result.
-    objective_.emplace(config, folded, plan.layers[static_cast<std::size_t>(block.layer)],
-                       plan.quant);
-  }
-  /// The block's output error; none without sequences.
-  std::optional<double> operator()(const Directions& directions) {
-    if (!objective_) return std::nullopt;
-    return objective_->evaluate(directions, samples_);
-  }
-
- private:
-  OutputSamples<S> samples_;
-  std::optional<ReflectionObjective<S>> objective_;
-};
-
 template <class S>
 LayerWeights<S> folded_weights(const ModelConfig& config, const BlockView<S>& block,
                                const Plan& plan) {
@@ -114,12 +91,13 @@ void judge_optimized(const RuquantOptions& options, CalibrationSession<S>& sessi
   windows.train = 0;
   session.walk_blocks(windows, plan, [&](const BlockView<S>& block, Plan& here) {
     const auto layer = static_cast<std::size_t>(block.layer);
-    HeldOutBlock<S> judge(session.config(), block, folded_weights(session.config(), block, here),
-                          here);
+    const LayerPlan& planned = here.layers[layer];
+    ReflectionObjective<S> objective(
+        session.config(), folded_weights(session.config(), block, here), planned, here.quant);
     here.learning.push_back({.where = fmt::format("layers.{}", block.layer),
                              .objective = "block output",
-                             .held_out_initial = judge(drawn[layer]),
-                             .held_out_final = judge(reflections(here.layers[layer])),
+                             .held_out_initial = objective.judge(drawn[layer], block.held_out),
+                             .held_out_final = objective.judge(objective.start(), block.held_out),
                              .termination = "Judged, not learned."});
   });
 }
@@ -133,26 +111,10 @@ void finetune(const RuquantOptions& options, CalibrationSession<S>& session,
   const ModelConfig& config = session.config();
   const auto tune = [&](const BlockView<S>& block, Plan& here) {
     const auto layer = static_cast<std::size_t>(block.layer);
-    const LayerWeights<S> folded = folded_weights(config, block, here);
-    const OutputSamples<S> train{block.train.quantized_input, block.train.target,
-                                 block.train.length};
-    HeldOutBlock<S> judge(config, block, folded, here);
-    LearningRecord record{.where = fmt::format("layers.{}", block.layer),
-                          .optimizer = options.finetune.optimizer,
-                          .objective = "block output"};
-    record.held_out_initial = judge(directions[layer]);
-    FineTuneReport report =
-        fine_tune_reflections(config, folded, here.quant, train, options.finetune,
-                              here.layers[layer], &directions[layer]);
-    record.held_out_final = judge(reflections(here.layers[layer]));
-    record.losses = std::move(report.losses);
-    record.initial_loss = report.initial_loss;
-    record.final_loss = report.final_loss;
-    record.steps = report.iterations;
-    record.evaluations = report.evaluations;
-    const Index windows = options.finetune.optimizer == "lbfgs" ? train.windows() : 1;
-    record.tokens = report.evaluations * windows * train.length;
-    record.termination = std::move(report.termination);
+    LearningRecord record = fine_tune_reflections(
+        config, folded_weights(config, block, here), here.quant, block.train, block.held_out,
+        options.finetune, here.layers[layer], &directions[layer]);
+    record.where = fmt::format("layers.{}", block.layer);
     logger().info("{}: block error {:.4g} -> {:.4g}, held out {:.4g} -> {:.4g}", record.where,
                   record.initial_loss, record.final_loss, record.held_out_initial.value_or(0),
                   record.held_out_final.value_or(0));

@@ -54,8 +54,9 @@ struct Bench {
           Reflection<double>{gaussian(width, 1, "omega " + to_string(kind)).col(0).normalized()});
     }
     samples.length = kLength;
-    samples.input = gaussian(kWindows * kLength, config.width, "input", 2).template cast<S>();
-    samples.target = samples.input;
+    samples.quantized_input =
+        gaussian(kWindows * kLength, config.width, "input", 2).template cast<S>();
+    samples.target = samples.quantized_input;
     block_forward<S>(config, layer, 0, kLength, {}, samples.target);
   }
 
@@ -65,20 +66,20 @@ struct Bench {
     whole.layers[0] = plan;
     LayerWeights<S> installed = layer;
     for (const SiteKind kind : kLinearSites) install_site(whole, {0, kind}, installed);
-    Matrix<S> y = samples.input;
+    Matrix<S> y = samples.quantized_input;
     block_forward(config, installed, 0, kLength, runtime_hook<S>(whole, config), y);
     return (y - samples.target).template cast<double>().squaredNorm() /
            static_cast<double>(y.size());
   }
-  FineTuneReport tune(const FineTuneOptions& options) {
-    return fine_tune_reflections(config, layer, quant, samples, options, plan);
+  LearningRecord tune(const FineTuneOptions& options) {
+    return fine_tune_reflections(config, layer, quant, samples, {}, options, plan);
   }
 
   ModelConfig config;
   QuantSettings quant;
   LayerWeights<S> layer;
   LayerPlan plan;
-  OutputSamples<S> samples;
+  BlockSamples<S> samples;
 };
 
 void check_unit_reflections(const LayerPlan& plan) {
@@ -97,7 +98,7 @@ TEST_CASE(
       INFO(std::string(shape) << ", " << std::string(optimizer));
       Bench<double> bench(shape);
       const double before = bench.executed_loss();
-      const FineTuneReport report = bench.tune({.optimizer = optimizer,
+      const LearningRecord report = bench.tune({.optimizer = optimizer,
                                                 .adamw = kSmallSteps,
                                                 .omega_floor = 0,
                                                 .epochs = 30,
@@ -109,7 +110,7 @@ TEST_CASE(
       const double best = *std::min_element(report.losses.begin(), report.losses.end());
       CHECK(best < report.initial_loss);
       if (std::string(optimizer) == "lbfgs") CHECK(report.final_loss < report.initial_loss);
-      CHECK(report.evaluations >= report.iterations);
+      CHECK(report.evaluations >= report.steps);
       CHECK(std::ssize(report.losses) == report.evaluations);
       CHECK_FALSE(report.termination.empty());
       check_unit_reflections(bench.plan);
@@ -119,22 +120,22 @@ TEST_CASE(
 
 TEST_CASE("L-BFGS gives the best point it has seen, and counts") {
   Bench<double> bench("grouped");
-  const FineTuneReport report = bench.tune({.optimizer = "lbfgs", .max_iterations = 8});
+  const LearningRecord report = bench.tune({.optimizer = "lbfgs", .max_iterations = 8});
   const double best = *std::min_element(report.losses.begin(), report.losses.end());
   CHECK(report.final_loss == doctest::Approx(best).epsilon(1e-12));
-  CHECK(report.iterations <= 8);
-  MESSAGE("from " << report.initial_loss << " to " << report.final_loss << " in "
-                  << report.iterations << " iterations: " << report.termination);
+  CHECK(report.steps <= 8);
+  MESSAGE("from " << report.initial_loss << " to " << report.final_loss << " in " << report.steps
+                  << " iterations: " << report.termination);
 
   // From where it arrived it never gets worse.
-  const FineTuneReport again = bench.tune({.optimizer = "lbfgs", .max_iterations = 8});
+  const LearningRecord again = bench.tune({.optimizer = "lbfgs", .max_iterations = 8});
   CHECK(again.final_loss <= report.final_loss * (1 + 1e-12));
 }
 
 TEST_CASE("L-BFGS stops when its evaluations are spent") {
   for (const Index budget : {1, 2, 5}) {
     Bench<double> bench("grouped");
-    const FineTuneReport report =
+    const LearningRecord report =
         bench.tune({.optimizer = "lbfgs", .max_iterations = 100, .max_evaluations = budget});
     CHECK(report.evaluations == budget);
     CHECK(std::ssize(report.losses) == budget);
@@ -143,17 +144,42 @@ TEST_CASE("L-BFGS stops when its evaluations are spent") {
     CHECK(report.final_loss == doctest::Approx(best).epsilon(1e-12));
   }
   Bench<double> free("grouped"), wide("grouped");
-  const FineTuneReport all = free.tune({.optimizer = "lbfgs", .max_iterations = 8});
-  const FineTuneReport same =
+  const LearningRecord all = free.tune({.optimizer = "lbfgs", .max_iterations = 8});
+  const LearningRecord same =
       wide.tune({.optimizer = "lbfgs", .max_iterations = 8, .max_evaluations = 1000});
   CHECK(all.losses == same.losses);
   CHECK(all.termination == same.termination);
 }
 
+TEST_CASE("start and result are judged on the windows held out, where there are any") {
+  for (const char* optimizer : {"adamw", "lbfgs"}) {
+    Bench<double> bench("grouped");
+    BlockSamples<double> held_out = bench.samples;
+    held_out.quantized_input = held_out.quantized_input.bottomRows(2 * kLength).eval();
+    held_out.target = held_out.target.bottomRows(2 * kLength).eval();
+    const FineTuneOptions options{
+        .optimizer = optimizer, .adamw = kSmallSteps, .omega_floor = 0, .epochs = 1};
+    const LayerPlan before = bench.plan;
+    const LearningRecord record = fine_tune_reflections(
+        bench.config, bench.layer, bench.quant, bench.samples, held_out, options, bench.plan);
+    CHECK(record.optimizer == optimizer);
+    CHECK(record.tokens > 0);
+    const auto error_of = [&](const LayerPlan& plan) {
+      ReflectionObjective<double> objective(bench.config, bench.layer, plan, bench.quant);
+      return objective.evaluate(objective.start(), held_out);
+    };
+    CHECK(record.held_out_initial.value() == doctest::Approx(error_of(before)).epsilon(1e-9));
+    CHECK(record.held_out_final.value() == doctest::Approx(error_of(bench.plan)).epsilon(1e-9));
+    CHECK(record.held_out_final != record.held_out_initial);
+  }
+  Bench<double> bench("grouped");
+  CHECK_FALSE(bench.tune({.epochs = 1}).held_out_final);
+}
+
 TEST_CASE("AdamW takes an epoch's windows in order") {
   Bench<double> bench("grouped");
   ReflectionObjective<double> objective(bench.config, bench.layer, bench.plan, bench.quant);
-  const FineTuneReport report =
+  const LearningRecord report =
       bench.tune({.adamw = {.learning_rate = 0}, .omega_floor = 0, .epochs = 2});
   REQUIRE(report.losses.size() == 2 * kWindows);
   for (Index step = 0; step < 2 * kWindows; ++step) {
@@ -163,7 +189,7 @@ TEST_CASE("AdamW takes an epoch's windows in order") {
               .epsilon(1e-12));
   }
   CHECK(report.final_loss == report.initial_loss);
-  CHECK(report.iterations == 2 * kWindows);
+  CHECK(report.steps == 2 * kWindows);
 }
 
 TEST_CASE("the loss of all windows is the mean of theirs, and so is its gradient") {
@@ -190,7 +216,7 @@ TEST_CASE("the loss of all windows is the mean of theirs, and so is its gradient
 TEST_CASE("float tunes too") {
   for (const char* optimizer : {"adamw", "lbfgs"}) {
     Bench<float> bench("grouped");
-    const FineTuneReport report = bench.tune({.optimizer = optimizer,
+    const LearningRecord report = bench.tune({.optimizer = optimizer,
                                               .adamw = kSmallSteps,
                                               .omega_floor = 0,
                                               .epochs = 30,
@@ -206,9 +232,9 @@ TEST_CASE("thread counts change nothing") {
   const FineTuneOptions options{.epochs = 3};
   const int before = threads();
   set_threads(1);
-  const FineTuneReport a = one.tune(options);
+  const LearningRecord a = one.tune(options);
   set_threads(3);
-  const FineTuneReport b = three.tune(options);
+  const LearningRecord b = three.tune(options);
   set_threads(before);
   CHECK(a.losses == b.losses);
 }
@@ -227,7 +253,7 @@ TEST_CASE("a plan without reflections and samples that do not fit are refused") 
   Bench<double> short_one("grouped");
   short_one.samples.target.conservativeResize(kLength, Eigen::NoChange);
   check_error([&] { short_one.tune({}); }, {"inputs [128, 36]", "targets [16, 36]"});
-  short_one.samples.input.resize(0, 36);
+  short_one.samples.quantized_input.resize(0, 36);
   check_error([&] { short_one.tune({}); }, {"found no samples"});
 }
 

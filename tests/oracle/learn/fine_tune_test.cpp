@@ -65,8 +65,10 @@ TEST_CASE("fine-tuning the reflections of a block follows the official code") {
       omega[kind] = c.vector("omega_init_" + group_name(kind));
       plan[kind].online = site_rotation(c, kind, omega[kind]);
     }
-    const OutputSamples<double> samples{stacked(c, "student_in"), stacked(c, "teacher_out"),
-                                        c.shape("student_in").at(1)};
+    const BlockSamples<double> samples{.float_input = {},
+                                       .quantized_input = stacked(c, "student_in"),
+                                       .target = stacked(c, "teacher_out"),
+                                       .length = c.shape("student_in").at(1)};
     ReflectionObjective<double> objective(config, folded_layer(c), plan, official_quantizers(c));
     const std::vector<Index> windows = c.integers("sample_index");
     const std::span<const Index> order_of_windows(windows);
@@ -95,7 +97,7 @@ TEST_CASE("fine-tuning the reflections of a block follows the official code") {
 
     const Index steps = c.integer("steps");
     Index step = 0;
-    FineTuneReport report =
+    LearningRecord report =
         tune_by_adamw(objective, samples, order_of_windows.first(static_cast<std::size_t>(steps)),
                       options, omega, [&](const Directions& now) {
                         for (const SiteKind kind : kLinearSites) {
