@@ -125,6 +125,13 @@ class Task:
     jsonl: str             # glob of the file in a folder of JSON lines
     kind: str = "choices"  # choices, last_word, answer
     normalized: bool = True
+    version: int = 1       # raised with every change of a prompt: trials know a task by its digest
+
+    def digest(self, source):
+        """Of the task as it is put, given that of its source."""
+        if self.version == 1:
+            return source
+        return hashlib.sha256(f"{source} version {self.version}".encode()).hexdigest()
 
 
 def _arrow(path):
@@ -258,5 +265,5 @@ def prepare_tasks(name, tokenizer_path, out, folder=None):
         file.attrs["kind"] = task.kind
         file.attrs["normalized"] = np.int64(task.normalized)
         file.attrs["source"] = source
-        file.attrs["digest"] = digest
+        file.attrs["digest"] = task.digest(digest)
         file.attrs["vocabulary"] = np.int64(tokenizer.get_vocab_size())

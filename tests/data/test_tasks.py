@@ -1,9 +1,12 @@
 """Zero-shot tasks: prompts, tokenization of pairs, and the task file."""
 
+import dataclasses
+import hashlib
 import json
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import h5py
 import numpy as np
@@ -25,6 +28,8 @@ def byte_tokenizer():
 
 
 class Prompts(unittest.TestCase):
+    """To the letter. Who changes one raises the version of its task, or old trials stay done."""
+
     def test_questions(self):
         item = tasks.piqa({"goal": "Open it", "sol1": "pull", "sol2": "push it", "label": 1})
         self.assertEqual(item.contexts, ("Question: Open it\nAnswer:",))
@@ -63,6 +68,15 @@ class Prompts(unittest.TestCase):
                          "questions (with answers) about high school biology.")
         self.assertTrue(item.contexts[0].endswith("Which?\nA. p\nB. q\nC. r\nD. s\nAnswer:"))
         self.assertEqual([text for _, text, _ in item.choices], [" A", " B", " C", " D"])
+
+    def test_openbookqa_is_a_stem_and_its_ends(self):
+        item = tasks.openbookqa({"question_stem": "The sun is", "answerKey": "B",
+                                 "choices": {"text": ["cold", "hot"], "label": ["A", "B"]}})
+        self.assertEqual(item, tasks.Item(("The sun is",), ((0, " cold", 4), (0, " hot", 3)), 1))
+
+    def test_gsm8k_has_its_answer_alone(self):
+        item = tasks.gsm8k({"question": "1 + 1?", "answer": "2 #### 2"})
+        self.assertEqual(item, tasks.Item(("Question: 1 + 1?\nAnswer:",), ((0, " 2 #### 2", 8),)))
 
     def test_lambada_takes_the_last_word(self):
         item = tasks.lambada({"text": "to be or not"})
@@ -105,6 +119,17 @@ class Files(unittest.TestCase):
             np.testing.assert_array_equal(file["choice_characters"], [1, 2, 1, 1])
             np.testing.assert_array_equal(file["choice_offsets"], [0, 1, 4, 6, 8])
             self.assertEqual(len(file["context_ids"]), file["context_offsets"][-1])
+
+    def test_another_prompt_is_another_task(self):
+        row = {"goal": "g", "sol1": "a", "sol2": "b", "label": 0}
+        digests = []
+        for version in (1, 2, 3):
+            task = dataclasses.replace(tasks.TASKS["piqa"], version=version)
+            with mock.patch.dict(tasks.TASKS, piqa=task), self.prepare([row]) as file:
+                digests.append(file.attrs["digest"])
+        self.assertEqual(digests[0], hashlib.sha256(
+            (self.folder / "piqa_some.jsonl").read_bytes()).hexdigest())
+        self.assertEqual(len(set(digests)), 3)
 
     def test_winogrande_keeps_both_contexts(self):
         row = {"sentence": "x _ y", "option1": "p", "option2": "q", "answer": "1"}
