@@ -1,7 +1,6 @@
 #include "ruquant/learn/block_fit.hpp"
 
 #include <algorithm>
-#include <utility>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"

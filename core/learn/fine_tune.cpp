@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 #include <variant>
+#include <vector>
 
 #include "ruquant/base/error.hpp"
 #include "ruquant/base/log.hpp"

@@ -17,7 +17,6 @@
 #include <optional>
 #include <span>
 #include <string>
-#include <vector>
 
 #include "ruquant/learn/adamw.hpp"
 #include "ruquant/learn/block_error.hpp"

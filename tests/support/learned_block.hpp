@@ -33,6 +33,20 @@ void calm(Model<S>& model) {
   }
 }
 
+/// Sequences named `name`, the quantized stream a little off the float one, and what the block
+/// makes of them.
+inline BlockSamples<double> drawn_samples(const ModelConfig& config,
+                                          const LayerWeights<double>& layer, Index length,
+                                          Index windows, const std::string& name) {
+  BlockSamples<double> s;
+  s.length = length;
+  s.float_input = gaussian(windows * length, config.width, name, 2);
+  s.quantized_input = s.float_input + 0.02 * gaussian(windows * length, config.width, "noise");
+  s.target = s.float_input;
+  block_forward<double>(config, layer, 0, length, {}, s.target);
+  return s;
+}
+
 /// Whatever the method learned block after block, it says so, and its errors are those of the
 /// executor.
 inline void check_learned_blocks(const Method& method, const QuantSettings& quant,

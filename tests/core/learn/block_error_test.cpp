@@ -16,12 +16,7 @@ struct Bench {
     Model<double> model = tiny_model(config);
     calm(model);
     layer = model.layers[0];
-    samples.length = kLength;
-    samples.float_input = gaussian(kWindows * kLength, config.width, "stream", 2);
-    samples.quantized_input =
-        samples.float_input + 0.02 * gaussian(kWindows * kLength, config.width, "noise");
-    samples.target = samples.float_input;
-    block_forward<double>(config, layer, 0, kLength, {}, samples.target);
+    samples = drawn_samples(config, layer, kLength, kWindows, "stream");
   }
   BlockGrad<double> block() const {
     BlockGrad<double> made(config, layer, {}, quant);

@@ -19,8 +19,8 @@ struct Problem {
     Model<double> model = tiny_model(config);
     calm(model);
     layer = model.layers[0];
-    samples = drawn("train", 3);
-    held_out = drawn("held out", 2);
+    samples = drawn_samples(config, layer, kLength, 3, "train");
+    held_out = drawn_samples(config, layer, kLength, 2, "held out");
     groups.push_back({"scale", Vector<double>::Ones(config.width), 1e-3});
     chart.build = [](const std::vector<FitGroup>& now) {
       BlockParameters p;
@@ -31,15 +31,6 @@ struct Problem {
       gradients.push_back(g.online[at][0].vector);
       return std::vector<Vector<double>>{gradients.back()};
     };
-  }
-  BlockSamples<double> drawn(const std::string& name, Index windows) const {
-    BlockSamples<double> s;
-    s.length = kLength;
-    s.float_input = gaussian(windows * kLength, config.width, name, 2);
-    s.quantized_input = s.float_input + 0.02 * gaussian(windows * kLength, config.width, "noise");
-    s.target = s.float_input;
-    block_forward<double>(config, layer, 0, kLength, {}, s.target);
-    return s;
   }
   double executed(const BlockSamples<double>& s, bool float_stream) const {
     Plan plan = Plan::identity("test", 1, quant);

@@ -10,7 +10,7 @@
 
 #include "ruquant/model/fuse.hpp"
 #include "support/errors.hpp"
-#include "support/laws.hpp"
+#include "support/learned_block.hpp"
 #include "support/tiny_model.hpp"
 
 namespace ruq::test {
@@ -23,24 +23,13 @@ constexpr Index kWindows = 8;
 // entries of a unit vector of 36 channels about.
 constexpr AdamWOptions kSmallSteps{.learning_rate = 1e-3};
 
-// Scores of tiny models are so large that one code decides what a token attends to, and the loss
-// follows chance rather than ω. Here they are about one.
-Model<double> calm(Model<double> model) {
-  for (const Linear linear : {Linear::q_proj, Linear::k_proj}) {
-    model.layers[0][linear].weight *= 0.1;
-  }
-  for (Vector<double>* gain : {&model.layers[0].q_norm, &model.layers[0].k_norm}) {
-    gain->setConstant(0.7);
-  }
-  return model;
-}
-
 // A block that is given outlier channels and should give what the float block gives.
 template <class S>
 struct Bench {
   explicit Bench(const std::string& shape, const std::string& widths = "W4A4-Q4K4V4")
       : config(tiny_config(shape)), quant(quant_settings(widths)) {
-    const Model<double> model = calm(tiny_model(config));
+    Model<double> model = tiny_model(config);
+    calm(model);
     if constexpr (std::is_same_v<S, float>) {
       layer = as_float(model).layers[0];
     } else {
@@ -64,12 +53,7 @@ struct Bench {
   double executed_loss() const {
     Plan whole = Plan::identity("test", 1, quant);
     whole.layers[0] = plan;
-    LayerWeights<S> installed = layer;
-    for (const SiteKind kind : kLinearSites) install_site(whole, {0, kind}, installed);
-    Matrix<S> y = samples.quantized_input;
-    block_forward(config, installed, 0, kLength, runtime_hook<S>(whole, config), y);
-    return (y - samples.target).template cast<double>().squaredNorm() /
-           static_cast<double>(y.size());
+    return executed_error(whole, config, 0, layer, samples, false);
   }
   LearningRecord tune(const FineTuneOptions& options) {
     return fine_tune_reflections(config, layer, quant, samples, {}, options, plan);
