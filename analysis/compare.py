@@ -12,6 +12,7 @@ from analysis.runs import Group, Run
 from analysis.style import SEEDS_WANTED
 
 REFERENCES = ("rtn", "quarot")
+FEWEST = 10  # windows or seeds below which no order is claimed
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """One of: diverged, lower, higher, not separated, lower/higher on these seeds only."""
+        """One of: diverged, lower, higher, not separated, lower/higher on this seed only, too few."""
         if self.group.diverged or self.reference.diverged \
                 or not math.isfinite(self.windows.mean):
             return "diverged"
         side = self.windows.side
         if not side:
             return "not separated"
+        if max(self.windows.n, self.seeds.n) < FEWEST:
+            return "too few"
         word = "lower" if side < 0 else "higher"
         if not self.involves_seeds or self.seeds.side == side:
             return word
@@ -95,6 +98,8 @@ def sentences(run: Run, pairs: list) -> list:
                                    "nothing of other seeds:",
         "higher on this seed only": "Higher loss than {} on the one seed measured, which says "
                                     "nothing of other seeds:",
+        "too few": f"Apart from {{}} by the interval over windows, but on fewer than {FEWEST} of them, "
+                   "so nothing is claimed:",
         "diverged": "Diverged, so not compared with {}:",
     }
     found = []

@@ -13,12 +13,12 @@ from analysis.benchmarks import read_record
 NAME = "construction"
 TITLE = "Time to build the transform of one site against its width"
 FORMAT = "ruquant-construction"
-ROW_KEYS = ("method", "width", "seconds", "flops", "floor_seconds")
+ROW_KEYS = ("method", "width", "tokens", "seconds", "flops", "floor_seconds")
 
 
 @dataclass(frozen=True)
 class Record:
-    """rows: method, width (channels), seconds (of every repetition), flops and floor_seconds (0
+    """rows: method, width (channels), tokens it is built from, seconds (of every repetition), flops and floor_seconds (0
     where products are not counted)."""
 
     machine: dict
@@ -29,7 +29,7 @@ class Record:
 def load(folder) -> Record:
     """Reads construction.json of a folder. RunError naming what is wrong with it."""
     data = read_record(Path(folder) / "construction.json", FORMAT, ROW_KEYS)
-    conditions = {key: data[key] for key in ("tokens", "block_size") if key in data}
+    conditions = {key: data[key] for key in ("block_size",) if key in data}
     return Record(data["machine"], conditions, data["rows"])
 
 
@@ -75,6 +75,7 @@ def _draw_line(panel, method, rows, methods, limits) -> list:
                    linestyle=(0, (1, 1.5)), label=f"{method}, floor", zorder=2)
     return [{"method": method, "width": row["width"], "seconds_mean": interval.mean,
              "half95_over_repetitions": interval.half, "repetitions": interval.n,
+             "tokens": row["tokens"],
              "flops": float(row["flops"]), "floor_seconds": float(row["floor_seconds"])}
             for row, interval in zip(rows, intervals)]
 
@@ -89,9 +90,14 @@ def _caption(record: Record, repetitions) -> str:
     broken = f" In {below} of {len(counted)} cases the method took less: there it is no bound." \
         if below else ""
     conditions = f" Conditions: {listed(record.conditions)}." if record.conditions else ""
+    tokens = {}
+    for row in record.rows:
+        tokens.setdefault(row["tokens"], {})[row["method"]] = None
+    taken = "; ".join(f"{count:,} for {', '.join(names)}" for count, names in sorted(tokens.items()))
     return ("Filled: mean over repetitions, with its 95 % t-interval "
             f"({repetitions} or more repetitions). Hollow: the floor, what the method cannot do "
             "without, products with block maps or passes over all tokens, at the rate of such a "
             f"product or of a copy measured beside it; other methods have none.{broken} "
-            f"Activations are drawn from a generator.{conditions} "
+            f"Activations are drawn from a generator, as many tokens as a method calibrates on by "
+            f"default: {taken}.{conditions} "
             f"Machine: {listed(record.machine)}.")

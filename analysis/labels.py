@@ -111,14 +111,22 @@ PAIRS = {("method.preset", "duquant"): "as duquant smooths",
 GRIDS = {"omniquant": "min-max", "quarot_weight": "min-max with zero"}
 
 
+# Roundings that look at the weights of a row or group and at no grid.
+OWN_LEVELS = ("bcq", "lloyd_max", "uniquanf", "uniquanf_init")
+
+
 def grid_words(config: dict) -> str:
     """The grid of weights: searched, groups of 64. What is searched is the range around zero."""
-    rule = config.get("quant.weight.rule", "omniquant")
-    words = ["searched" if config.get("quant.weight.search") == "true" else GRIDS.get(rule, rule)]
-    for key, plain, phrase in (("quant.weight.clip_ratio", "1", "clipped at {}"),
-                               ("quant.weight.group_size", "0", "groups of {}")):
-        if config.get(key, plain) != plain:
-            words.append(phrase.format(config[key]))
+    if config.get("quant.rounding") in OWN_LEVELS:
+        words = ["levels of its own"]
+    else:
+        rule = config.get("quant.weight.rule", "omniquant")
+        searched = config.get("quant.weight.search") == "true"
+        words = ["searched" if searched else GRIDS.get(rule, rule)]
+        if config.get("quant.weight.clip_ratio", "1") != "1":
+            words.append(f"clipped at {config['quant.weight.clip_ratio']}")
+    if config.get("quant.weight.group_size", "0") != "0":
+        words.append(f"groups of {config['quant.weight.group_size']}")
     return ", ".join(words)
 
 

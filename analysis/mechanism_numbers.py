@@ -8,6 +8,7 @@ import numpy as np
 
 from analysis import compare, phrases
 from analysis.runs import Run
+from analysis.tables import rounding_seconds
 
 WIDTHS = "W4A4-Q4K4V4"
 W4, W3, W2 = (f"W{bits}A16-Q16K16V16" for bits in (4, 3, 2))
@@ -72,6 +73,7 @@ ROUNDING_PAIRS = (("septq", "gptq"), ("septq", "gptq-groups"), ("septq-0.1", "gp
                   ("gptq-damped-more", "gptq"), ("rtn-unsearched", "rtn"),
                   ("gptq-unsearched", "gptq"), ("septq-unsearched", "septq"),
                   ("rtn-groups", "rtn"), ("gptq-groups", "gptq"), ("uniquanf", "uniquanf_init"),
+                  ("flexround", "rtn"),
                   ("uniquanf", "flexround"), ("uniquanf", "gptq"), ("uniquanf-direct", "uniquanf"),
                   ("uniquanf-direct", "flexround"))
 
@@ -146,6 +148,9 @@ def _singlequant(run: Run) -> dict:
     return found
 
 
+NO_STEP = "Parameter tolerance reached"  # how Ceres ends where its next step is nothing
+
+
 def _tuning(run: Run) -> dict:
     """What the ways of moving RUQuant's reflections took, and what it gave to held-out blocks."""
     found = {}
@@ -154,7 +159,9 @@ def _tuning(run: Run) -> dict:
         if group is None:
             continue
         blocks = [record for trial in group.trials for record in trial.learning]
+        stuck = sum(record["termination"].startswith(NO_STEP) for record in blocks)
         found |= {f"tuning.{name}.evaluations": f"{_mean(blocks, 'evaluations'):.0f}",
+                  f"tuning.{name}.stuck": f"{100 * stuck / len(blocks):.0f}",
                   f"tuning.{name}.tokens": f"{_mean(blocks, 'tokens'):,.0f}",
                   **_judged(name, group)}
     group = run.pick("ruquant", WIDTHS, {"method.global_reflection": "optimized"})
@@ -204,7 +211,7 @@ def _roundings(run: Run) -> dict:
 
 def _rounding(name: str, group) -> dict:
     own = {"loss": phrases.plain(compare.loss_interval(group)),
-           "seconds": f"{np.mean([t.timing['rounding_seconds'] for t in group.trials]):.0f}"}
+           "seconds": f"{np.mean([rounding_seconds(t) for t in group.trials]):.0f}"}
     for key, (metric, form) in {"bits": ("weight.effective_bits", ".2f"),
                                 "mib": ("weight.mib", ".1f")}.items():
         values = [t.metrics[metric] for t in group.trials if metric in t.metrics]

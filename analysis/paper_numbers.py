@@ -14,6 +14,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     run.lost.variant.rounding.widths           how many seeds diverged, where some did
     run.seconds.variant                        of processors to draw up the plan at DEPTHS[0]
     run.held-out.variant.widths                held-out error after learning over that before
+    run.gptq.held-out.variant.widths           the same where GPTQ comes after
     run.word.variant.other.rounding.widths     what may be said of their paired difference, and
     run.difference.variant.other.rounding.widths                 that difference with its interval
     run.gptq.word.variant.widths .difference   GPTQ against rounding to nearest
@@ -39,6 +40,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     mechanisms.singlequant.no-massive          sites without massive tokens
     mechanisms.tuning.name.evaluations .tokens (of a block) .improved (percent of blocks) .held-out
         .median (of the same) .foremost (the block that gains most) .foremost.held-out
+        .stuck (percent of blocks that end without a further step)
                                                TUNED, and optimized
     mechanisms.rounding.name.widths            with loss, bits, mib, seconds or held-out in front of
                                                the name; ROUNDINGS
@@ -117,8 +119,11 @@ AS_THEY_ARE, TURNED = {"method.queries_keys": "none"}, {"method.queries_keys": "
 # departs from the most common settings of its method in any other option is no variant.
 VARIANTS = {
     "rtn": AS_THEY_ARE, "rtn-turned": TURNED, "omniquant": {},
-    "singlequant": {"method.fit": "token", "method.art_tokens": "all"},
-    "singlequant-tokens": {"method.fit": "tokens", "method.art_tokens": "massive"},
+    **{f"{name}{end}": {**fit, **smoothing}
+       for name, fit in {"singlequant": {"method.fit": "token", "method.art_tokens": "all"},
+                         "singlequant-tokens": {"method.fit": "tokens",
+                                                "method.art_tokens": "massive"}}.items()
+       for end, smoothing in (("", SMOOTHED), ("-unsmoothed", UNSMOOTHED))},
     "smoothquant": {"method.preset": "duquant", **AS_THEY_ARE},
     "smoothquant-turned": {"method.preset": "duquant", **TURNED},
     "smoothquant-official": {"method.preset": "official"},
@@ -261,8 +266,9 @@ def _losses(run: Run) -> dict:
         if group.diverged:
             found[f"lost.{end}"] = f"{group.diverged} of {len(group.trials)}"
         ratio = tables.mean_of(group, "learning.held_out_ratio")
-        if rounding == "rtn" and math.isfinite(ratio):
-            found[f"held-out.{variant}.{widths}"] = f"{ratio:.3f}"
+        if math.isfinite(ratio):
+            by = "gptq." if rounding == "gptq" else ""
+            found[f"{by}held-out.{variant}.{widths}"] = f"{ratio:.3f}"
     return found | _comparisons(placed)
 
 
@@ -426,7 +432,8 @@ def _schedules(run: Run) -> dict:
 
 def _construction_times(record, runs: dict) -> dict:
     """What SpinQuant takes over SingleQuant: in whole, and over the construction of its maps alone,
-    which the benchmark timed at single sites: three of a layer have the width of the model."""
+    which the benchmark timed at single sites: three of a layer have the width of the model. Nothing
+    of the latter where the benchmark ran on another processor."""
     widths = {site.rpartition(".")[2]: before.shape[1] for trial in runs["sites"].trials
               for site, (before, _) in trial.samples().items()}
     places = [record_["where"].split(".") for trial in runs["baselines"].trials
@@ -434,7 +441,10 @@ def _construction_times(record, runs: dict) -> dict:
     layers = {int(parts[1]) for parts in places if parts[0] == "layers"}
     seconds = {row["width"]: stats.mean_interval(row["seconds"]).mean for row in record.rows
                if row["method"] == "singlequant"}
-    if not {widths.get("attn_in"), widths.get("mlp_out")} <= seconds.keys() or not layers:
+    timed = {trial.timing.get("processor") for trial in runs["baselines"].trials
+             if trial.method in ("singlequant", "spinquant")}
+    if not {widths.get("attn_in"), widths.get("mlp_out")} <= seconds.keys() or not layers \
+            or timed != {record.machine.get("processor")}:
         return {}
     alone = (max(layers) + 1) * (3 * seconds[widths["attn_in"]] + seconds[widths["mlp_out"]])
     found = {"construction.singlequant": f"{alone:.3f}"}

@@ -95,7 +95,10 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
         # Levels of activations are of no account where activations are not rounded.
         key = (run.short(group, without=(ROUNDING, "quant.activation_levels", *OF_GRID)),
                config.get(ROUNDING, "rtn"), grid_words(config))
-        rows.setdefault(key, {})[group.widths] = group
+        cells = rows.setdefault(key, {})
+        # What has levels of its own is the same on every grid: the row with most seeds stands.
+        if group.widths not in cells or len(group.trials) > len(cells[group.widths].trials):
+            cells[group.widths] = group
     names = ("loss", *(("minus rtn",) if paired else ()), "bits")
     columns = [(w, what) for w in widths for what in names]
     nearest = {}  # the plainest variant of every method, to nearest
@@ -111,7 +114,7 @@ def roundings(run: Run, name: str, paired: bool = False) -> tables.Table:
         f"over seeds and over windows; {against}bits of a weight with scales, zero points and masks. "
         "Method rtn: no transform before rounding. "
         f"{tables.diverged_note(groups)}Grid: min-max has the ends of a row, searched the range "
-        "around zero that errs least. Variants are named by where they depart from their method's "
+        "around zero that errs least; levels of its own look at no grid. Variants are named by where they depart from their method's "
         "most common settings in the run. " + _note(groups))
 
 

@@ -10,6 +10,7 @@ WORDS = {
     "not separated": "a loss that is not told apart from that of",
     "lower on this seed only": "a lower loss, on the one seed measured, than",
     "higher on this seed only": "a higher loss, on the one seed measured, than",
+    "too few": "a loss that too few windows set apart from that of",
     "diverged": "no loss to compare, having diverged, with",
 }
 

@@ -51,6 +51,7 @@ void measure_weights(const std::vector<RoundedLinear>& rounded, TrialResult& res
     entries += static_cast<double>(linear.size);
     bits += static_cast<double>(linear.size) * linear.bits.total();
     result.timing.rounding_seconds += linear.seconds;
+    result.timing.rounding_cpu_seconds += linear.cpu_seconds;
     for (const auto& [name, value] : linear.details) details[name].push_back(value);
   }
   result.metrics["weight.effective_bits"] = bits / entries;

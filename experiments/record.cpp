@@ -120,6 +120,13 @@ Json axes_of(const Trial& trial) {
 }
 
 // What a reader of results wants of an optimization; its whole loss curve is in results.h5.
+// For a curve; results.h5 has them as they are.
+std::vector<double> rounded_losses(const LearningRecord& record) {
+  std::vector<double> losses = record.losses;
+  for (double& loss : losses) loss = std::stod(fmt::format("{:.6g}", loss));
+  return losses;
+}
+
 Json record_json(const LearningRecord& record) {
   Json json = {{"where", record.where},
                {"optimizer", record.optimizer},
@@ -130,6 +137,7 @@ Json record_json(const LearningRecord& record) {
                {"evaluations", record.evaluations},
                {"tokens", record.tokens},
                {"termination", record.termination},
+               {"losses", rounded_losses(record)},
                {"details", record.details}};
   if (record.held_out_initial) json["held_out_initial"] = *record.held_out_initial;
   if (record.held_out_final) json["held_out_final"] = *record.held_out_final;
@@ -172,6 +180,7 @@ Json timing_json(const Timing& timing) {
           {"plan_cpu_seconds", timing.plan_cpu_seconds},
           {"apply_seconds", timing.apply_seconds},
           {"rounding_seconds", timing.rounding_seconds},
+          {"rounding_cpu_seconds", timing.rounding_cpu_seconds},
           {"evaluate_seconds", timing.evaluate_seconds},
           {"task_seconds", timing.task_seconds},
           {"tensor_seconds", timing.tensor_seconds},

@@ -34,6 +34,7 @@ void write_rounded(const RoundedLinear& rounded, const Matrix<float>& weight, Te
   file.write(group + "/weight", weight);
   file.attribute(group, "layer", static_cast<std::int64_t>(rounded.layer));
   file.attribute(group, "seconds", rounded.seconds);
+  file.attribute(group, "cpu_seconds", rounded.cpu_seconds);
   const StoredBits& bits = rounded.bits;
   file.write(group + "/bits", Vector<double>{{bits.codes, bits.grid, bits.kept, bits.positions}});
   for (const auto& [name, value] : rounded.details) {
@@ -50,7 +51,8 @@ RoundedLinear read_rounded(Linear linear, const TensorReader& file, Matrix<float
                         .size = weight.size(),
                         .bits = {bits(0), bits(1), bits(2), bits(3)},
                         .details = {},
-                        .seconds = file.real_attribute(group, "seconds")};
+                        .seconds = file.real_attribute(group, "seconds"),
+                        .cpu_seconds = file.real_attribute(group, "cpu_seconds")};
   if (!file.has(group + "/details")) return rounded;
   for (const std::string& name : file.children(group + "/details")) {
     rounded.details[name] = file.vector<double>(group + "/details/" + name)(0);

@@ -118,15 +118,18 @@ TrendVerdict judge(const Trend& trend, const std::vector<SummaryRow>& rows) {
   result.difference = mean(lower) - mean(than);
   result.half_width =
       sides.paired ? interval95(differences(lower, than)) : unpaired_interval95(lower, than);
+  Index samples = result.pairs;
   if (trend.metric == "nll" || trend.metric == "nll_over_float") {
-    const double over_windows =
-        interval95(differences(window_losses(sides.lower), window_losses(sides.than)));
+    const auto by_window = differences(window_losses(sides.lower), window_losses(sides.than));
+    samples = std::max(samples, std::ssize(by_window));
+    const double over_windows = interval95(by_window);
     const bool wider = !(over_windows <= result.half_width);  // or the only one
     if (std::isfinite(over_windows) && wider) result.half_width = over_windows;
   }
   if (!std::isfinite(result.half_width)) return result;
   const double excess = result.difference - trend.margin;
-  result.verdict = excess + result.half_width < 0   ? "confirmed"
+  result.verdict = samples < kFewestForOrder        ? "unresolved"
+                   : excess + result.half_width < 0 ? "confirmed"
                    : excess - result.half_width > 0 ? "contradicted"
                                                     : "unresolved";
   return result;

@@ -8,8 +8,9 @@
 // Welch's where nothing is paired): over trials, and, where the metric is the loss, over windows
 // after averaging trials. The wider of those that exist decides: `confirmed` when it lies below the
 // trend's margin (zero unless one is given), which says that the first set is no worse than the
-// second by more than that; `contradicted` when above, else `unresolved`; `no data` when nothing
-// can be compared or nothing says how far the difference may be off.
+// second by more than that; `contradicted` when above, else `unresolved`, as is what rests on fewer
+// than kFewestForOrder windows and trials; `no data` when nothing can be compared or nothing says
+// how far the difference may be off.
 #pragma once
 
 #include <string>
@@ -18,6 +19,9 @@
 #include "experiments/summary.hpp"
 
 namespace ruq {
+
+/// Windows, or trials of the smaller side, below which an order is not said to be there.
+inline constexpr Index kFewestForOrder = 10;
 
 struct TrendVerdict {
   Trend trend;

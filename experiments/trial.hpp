@@ -26,9 +26,10 @@ struct Timing {
   double plan_cpu_seconds = 0;  ///< of processors, all threads; other load does not lengthen it
   double apply_seconds = 0;     ///< folding and rounding the weights
   double rounding_seconds = 0;  ///< rounding alone, summed over the weights (they run side by side)
-  double evaluate_seconds = 0;  ///< language metrics
-  double task_seconds = 0;      ///< zero-shot tasks
-  double tensor_seconds = 0;    ///< tensor-level part, its own plan included
+  double rounding_cpu_seconds = 0;  ///< the same, of processors
+  double evaluate_seconds = 0;      ///< language metrics
+  double task_seconds = 0;          ///< zero-shot tasks
+  double tensor_seconds = 0;        ///< tensor-level part, its own plan included
   double total_seconds = 0;
   /// Of the process in this trial; where the plan was found in the cache, at least what its
   /// construction once took.

@@ -1,6 +1,7 @@
 #include "ruquant/base/machine.hpp"
 
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -63,6 +64,12 @@ double now_seconds() {
 double cpu_seconds() {
   const rusage used = usage();
   return seconds(used.ru_utime) + seconds(used.ru_stime);
+}
+
+double thread_cpu_seconds() {
+  timespec used{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+  return static_cast<double>(used.tv_sec) + 1e-9 * static_cast<double>(used.tv_nsec);
 }
 
 double available_memory_mib() { return memory_line("/proc/meminfo", "MemAvailable:").value_or(0); }

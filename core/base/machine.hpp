@@ -19,6 +19,9 @@ double now_seconds();
 /// machine does not count.
 double cpu_seconds();
 
+/// Those of the calling thread alone.
+double thread_cpu_seconds();
+
 /// The most memory that this process has held since restart_peak_memory(), in MiB; since its start
 /// where the system cannot begin anew.
 double peak_memory_mib();

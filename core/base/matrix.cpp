@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ruquant/base/error.hpp"
+#include "ruquant/base/machine.hpp"
 
 #ifdef RUQ_HAVE_ONEDNN
 #include <dnnl.h>
@@ -152,6 +153,8 @@ void parallel_for(Index count, const std::function<void(Index)>& body) {
   }
   Pool::instance().run(count, body);
 }
+
+double work_seconds() { return inside_parallel ? thread_cpu_seconds() : cpu_seconds(); }
 
 void parallel_rows(Index rows, Index grain, const std::function<void(Index, Index)>& body) {
   const Index tiles = (rows + grain - 1) / grain;

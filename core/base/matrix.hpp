@@ -41,6 +41,10 @@ int threads();
 /// first exception is rethrown here. Nested calls run on the calling thread.
 void parallel_for(Index count, const std::function<void(Index)>& body);
 
+/// Seconds that processors have spent on what the caller does: within parallel_for on its thread
+/// alone, elsewhere on all threads of the process. Differences count.
+double work_seconds();
+
 /// Calls body(begin, end) for consecutive ranges of at most `grain` out of [0, rows).
 void parallel_rows(Index rows, Index grain, const std::function<void(Index, Index)>& body);
 

@@ -190,14 +190,18 @@ UniquanfOptions flexround_options() {
 template <class S>
 void learned_rounding(const BlockTask<S>& task) {
   const double start = now_seconds();
+  const double cpu_start = work_seconds();
   const QuantSettings& quant = task.plan.quant;
   Weights weights(task.weights, task.plan.layers[static_cast<std::size_t>(task.layer)], quant);
   if (task.learns) task.learning.push_back(learn(task, weights));
-  const double seconds = now_seconds() - start;
+  const auto share = 1 / static_cast<double>(kLinears.size());  // of what they learned together
+  const double seconds = share * (now_seconds() - start);
+  const double processor_seconds = share * (work_seconds() - cpu_start);
   for (const Linear linear : kLinears) {
     RoundedLinear rounded = weights.deploy(linear, quant.weight, task.weights[linear].weight);
     rounded.layer = task.layer;
-    rounded.seconds = seconds / static_cast<double>(kLinears.size());
+    rounded.seconds = seconds;
+    rounded.cpu_seconds = processor_seconds;
     task.rounded.push_back(std::move(rounded));
   }
 }

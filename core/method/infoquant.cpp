@@ -114,8 +114,8 @@ class InfoQuant final : public MethodBase<InfoQuant> {
   void bind(Fields& fields) override {
     fields.add_preset(
         "schedule", schedule_, {"short", "paper"},
-        "40 steps of 512 tokens, or 480 of 8192 (15 epochs of 128 sequences of 2048, 4 "
-        "a step)",
+        "40 steps of 512 tokens, or 480 of 8192, drawn anew at every step (as many as 15 epochs "
+        "of 128 sequences of 2048, 4 a step)",
         [this](const std::string& name) { apply_schedule(name); });
     fields.add("blocks", blocks_, {.min = 1}, "blocks of the matrices at attn_in and mlp_in");
     fields.add("steps", learning_.steps, {.min = 0, .max = 1000000},

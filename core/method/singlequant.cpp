@@ -116,6 +116,10 @@ void note_derived(const SingleQuantOptions& o, Plan& plan) {
                                : "factors: row and column of the peak for ART, leading singular "
                                  "vectors for URT, are derived");
   }
+  if (o.layout != "kronecker" && (o.art || o.urt)) {
+    plan.note_fallback(fmt::format("layout {}: the reported one is kronecker", o.layout));
+  }
+  if (!o.art && o.urt && !several) plan.note_fallback("URT: the representative is derived");
   if (o.mean_to_ones) plan.note_fallback("the reflection of the mean to ones is ours");
 }
 

@@ -84,6 +84,7 @@ RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index 
   RowClips<S> clips;
   if (planned) clips = {planned->low.template cast<S>(), planned->high.template cast<S>()};
   const double start = now_seconds();
+  const double cpu_start = work_seconds();
   RoundedWeight<S> rounded =
       with_context(fmt::format("layers.{}.{}", layer, to_string(linear)), [&] {
         return round_weight<S>(rounding, {weight, plan.quant.weight, hessian,
@@ -95,7 +96,8 @@ RoundedLinear round_linear(const Plan& plan, const std::string& rounding, Index 
           weight.size(),
           rounded.bits,
           std::move(rounded.details),
-          now_seconds() - start};
+          now_seconds() - start,
+          work_seconds() - cpu_start};
 }
 
 }  // namespace

@@ -59,6 +59,7 @@ struct RoundedLinear {
   StoredBits bits;
   std::map<std::string, double> details;
   double seconds = 0;
+  double cpu_seconds = 0;  ///< of processors
 };
 
 /// One block for a rounding that learns: the transformed weights, to be rounded in place, and what

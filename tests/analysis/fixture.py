@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from analysis.load import OPTIONAL_RUNS  # noqa: E402
 
-WINDOWS = 8
+WINDOWS = 10
 SEEDLESS = ("rtn", "smoothquant")
 BLOCK_LEARNERS, SITE_LEARNERS = ("ruquant", "spinquant"), ("infoquant", "learned_rotation")
 ROUNDING_LEARNERS = ("uniquanf", "flexround")
@@ -151,7 +151,7 @@ def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:
         "inputs": {"model": "toy-model", "model_digest": "aa", "text": "toytext",
                    "model_note": "float means 4-bit blocks dequantized, not the trained weights",
                    "text_digest": "bb", "stream": "float_samples"},
-        "token_ranges": {"calibration": [0, 400000], "test": [500000, 508192]},
+        "token_ranges": {"calibration": [0, 400000], "test": [500000, 510240]},
         "math_backend": "onednn 3 avx2", "build_preset": "release",
         "metrics": {}, "windows": {}, "sites": {}, "fallbacks": []}
 
@@ -214,7 +214,8 @@ def write_trial(folder, data, status="done") -> None:
     pace = 1 + 3 * len(data["method"]) + 0.2 * data["seed"]
     timing = {"plan_seconds": pace, "plan_cpu_seconds": 1.5 * pace, "apply_seconds": 2.0,
               "rounding_seconds": 0.5, "evaluate_seconds": 30.0, "total_seconds": 41.0,
-              "peak_memory_mib": 1800 + 9 * pace, "threads": 2}
+              "peak_memory_mib": 1800 + 9 * pace, "threads": 2,
+              "processor": "made-up CPU"}
     (folder / "timing.json").write_text(json.dumps(timing))
 
 
@@ -328,13 +329,13 @@ def make_study(folder, seeds=(1, 2, 3, 4, 5)) -> Path:
 
 def write_construction(folder) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"method": method, "width": width, "flops": work * width**2,
+    rows = [{"method": method, "width": width, "tokens": 512, "flops": work * width**2,
              "seconds": [work * width**2 * 1e-9 * (1 + 0.02 * i) for i in range(5)],
              "floor_seconds": work * width**2 * 0.5e-9}
             for method, work in (("ruquant", 40), ("duquant", 90)) for width in (576, 1536, 4096)]
     (folder / "construction.json").write_text(json.dumps({
         "format": "ruquant-construction", "format_version": 1,
-        "machine": {"cpu": "made-up CPU", "threads": 1}, "rows": rows}))
+        "machine": {"processor": "made-up CPU", "threads": 1}, "rows": rows}))
 
 
 def write_roundings(folder) -> None:
@@ -346,4 +347,4 @@ def write_roundings(folder) -> None:
              ("flexround", "step", 256))]
     (folder / "roundings.json").write_text(json.dumps({
         "format": "ruquant-rounding", "format_version": 1,
-        "machine": {"cpu": "made-up CPU", "threads": 1}, "rows": rows}))
+        "machine": {"processor": "made-up CPU", "threads": 1}, "rows": rows}))

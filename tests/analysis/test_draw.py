@@ -105,6 +105,16 @@ class Comparisons(unittest.TestCase):
         self.assertEqual(self.verdict({"ruquant": [.40], "quarot": [.60]}),
                          "lower on this seed only")
 
+    def test_fewer_than_ten_windows_and_seeds_make_no_order(self):
+        run, groups = self.made({"ruquant": [.40, .41, .42], "quarot": [.60, .61, .62]})
+        for trial in run.trials:
+            trial.windows.update({name: values[1:] for name, values in trial.windows.items()})
+        pair = compare.compare(groups["ruquant"], groups["quarot"])
+        self.assertEqual(pair.windows.n, compare.FEWEST - 1)
+        self.assertEqual(pair.windows.side, -1)
+        self.assertEqual(pair.verdict, "too few")
+        self.assertIn("nothing is claimed", compare.sentences(run, [pair])[0])
+
     def test_sentences_say_no_more_than_the_verdict(self):
         run, groups = self.made({"ruquant": [.40, .41, .42], "quarot": [.60, .61, .62]})
         pair = compare.compare(groups["ruquant"], groups["quarot"])
@@ -161,7 +171,7 @@ class Drawing(unittest.TestCase):
             image = Image.open(self.folder / "figures" / f"{figure.NAME}.png")
             caption = image.text["Description"]
             for words in ("toy-model", "float means 4-bit blocks dequantized", "toytext",
-                          "8 windows of 1024 tokens", "test tokens 500,000 to 508,192",
+                          "10 windows of 1024 tokens", "test tokens 500,000 to 510,240",
                           "W4A4-Q4K4V4", "Seeds: 1–3", "Presets: official"):
                 self.assertIn(words, caption)
             self.assertRegex(caption, "PREVIEW: [23] seeds")

@@ -272,7 +272,7 @@ class Costs(Folder):
             fig_construction.load(self.base)
         path.write_text('{"format": "ruquant-construction", "format_version": 1, "machine": {}, '
                         '"rows": [{"method": "ruquant", "width": 8}]}')
-        with self.assertRaisesRegex(RunError, "lacks seconds, flops"):
+        with self.assertRaisesRegex(RunError, "lacks tokens, seconds, flops"):
             fig_construction.load(self.base)
 
     def test_a_floor_that_is_no_bound_is_said_to_be_none(self):
@@ -381,6 +381,16 @@ class StudyTables(Folder):
         over = compare.compare(group, other).windows
         self.assertEqual([row[7] for row in paired.rows],
                          ["–", f"{compare.signed(over.mean, '+.3f')} ± {over.half:.3f}"])
+
+    def test_levels_of_its_own_are_one_row_whatever_the_grid(self):
+        grid = {"quant.weight.rule": "quarot_weight", "quant.weight.search": "true"}
+        run = self.run_of([("rtn", {**rule, "quant.rounding": rounding}, 1.0) for rule in (
+            {}, grid) for rounding in ("rtn", "lloyd_max", "uniquanf")],
+            widths={"W3A16-Q16K16V16": 1.0})
+        table = paper_tables.roundings(run, "x")
+        self.assertEqual(sorted(tuple(row[1:3]) for row in table.rows),
+                         [("lloyd_max", "levels of its own"), ("rtn", "min-max"),
+                          ("rtn", "searched"), ("uniquanf", "levels of its own")])
 
     def test_rows_of_roundings_name_their_grid_and_are_paired_on_it(self):
         searched = {"quant.weight.rule": "quarot_weight", "quant.weight.search": "true",

@@ -48,7 +48,7 @@ class Written(unittest.TestCase):
         group = next(g for g in run.groups if g.method == "quarot" and g.widths == run.widths[0])
         self.assertIn(f"| quarot | {tables.cell(group.losses, 3)} |", markdown)
         self.assertIn("| method | W4A4-Q4K4V4 | W6A6-Q6K6V6 |", markdown)
-        for words in ("PREVIEW: 3 seeds", "toy-model", "8 windows of 1024 tokens"):
+        for words in ("PREVIEW: 3 seeds", "toy-model", "10 windows of 1024 tokens"):
             self.assertIn(words, markdown)
         self.assertIn(r"quarot & " + tables.escape(tables.cell(group.losses, 3)), latex)
         self.assertIn(r"\begin{tabular}{lrr}", latex)

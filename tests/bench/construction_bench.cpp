@@ -4,12 +4,13 @@
 //   ruq_construction_bench OUT.json [widths 576,1024,...]
 //
 // OUT.json: {"format": "ruquant-construction", "format_version": 1, "machine": {processor, math,
-// threads}, "tokens", "block_size", "rows": [{method, width, seconds: [each repetition], flops,
-// bytes, floor_seconds}]}. What a method cannot do without: DuQuant multiplies all calibration
-// tokens by a block map at every step; RUQuant reads, changes and writes all of them for every
-// reflection and every round of turns, as the next one starts from the largest entry; the others
-// read them once or not at all. The floor is the time of these products, or of as many copies of
-// the tokens, the larger, measured a moment before.
+// threads}, "block_size", "rows": [{method, width, tokens, seconds: [each repetition], flops,
+// bytes, floor_seconds}]}. Tokens are as many as the method calibrates on by default: the mean
+// sequence of 512, or eight such. What a method cannot do without: DuQuant multiplies all
+// calibration tokens by a block map at every step; RUQuant reads, changes and writes all of them
+// for every reflection and every round of turns, as the next one starts from the largest entry; the
+// others read them once or not at all. The floor is the time of these products, or of as many
+// copies of the tokens, the larger, measured a moment before.
 #include <algorithm>
 #include <iostream>
 
@@ -25,13 +26,14 @@ using bench::best;
 using bench::Json;
 using bench::timed;
 
-constexpr Index kTokens = 512;
+constexpr Index kMeanTokens = 512;     // of the mean sequence
+constexpr Index kSampleTokens = 4096;  // of eight sequences
 constexpr Index kBlock = 64;
 constexpr Index kOutputs = 64;  // rows of the weight; few, for it is the activations that cost
 
 // One layer whose only site is the input of down_proj: Gaussian tokens, channels of uneven size,
 // and every 64th token with one massive entry.
-ActivationSet one_site(Index width) {
+ActivationSet one_site(Index width, Index tokens) {
   ActivationSet set{"float_samples", "seeded", {}, {}};
   set.config.layers = 1;
   set.config.width = kOutputs;
@@ -41,11 +43,11 @@ ActivationSet one_site(Index width) {
   Stream stream(1, "construction");
   SiteActivations site;
   site.site = {0, SiteKind::mlp_out};
-  Matrix<double> x = stream.child("x").normal(2 * kTokens, width);
+  Matrix<double> x = stream.child("x").normal(2 * tokens, width);
   x *= stream.child("channels").normal(width, 1).col(0).array().exp().matrix().asDiagonal();
   for (Index row = 0; row < x.rows(); row += 64) x(row, width / 3) = 500;
-  site.calibration = x.topRows(kTokens).cast<float>();
-  site.test = x.bottomRows(kTokens).cast<float>();
+  site.calibration = x.topRows(tokens).cast<float>();
+  site.test = x.bottomRows(tokens).cast<float>();
   site.maxima = x.cwiseAbs().colwise().maxCoeff().transpose();
   site.weights[Linear::down_proj] = stream.child("w").normal(kOutputs, width).cast<float>();
   set.sites.push_back(std::move(site));
@@ -55,6 +57,7 @@ ActivationSet one_site(Index width) {
 struct Subject {
   std::string method;
   std::vector<std::pair<std::string, std::string>> options;
+  Index tokens;
   double flops;   ///< on each entry of the tokens
   double passes;  ///< over all tokens
 };
@@ -67,27 +70,29 @@ constexpr double kTurnFlops = 3;           // six on a pair
 
 std::vector<Subject> subjects() {
   const std::string block = std::to_string(kBlock);
-  return {{"smoothquant", {}, 0, 0},
-          {"quarot", {}, 0, 0},
-          {"singlequant", {}, 0, 1},
+  return {{"smoothquant", {}, kMeanTokens, 0, 0},
+          {"quarot", {}, kMeanTokens, 0, 0},
+          {"singlequant", {}, kSampleTokens, 0, 1},
           {"duquant",
            {{"block_size", block}, {"search_steps", fmt::format("{}", kSearchSteps)}},
+           kMeanTokens,
            kMaps * kSearchSteps * 2 * kBlock,
            kMaps * kSearchSteps},
           {"ruquant",
            {{"block_size", block}},
+           kMeanTokens,
            kMaps * kSteps * (kReflectionFlops + kTurns * kTurnFlops),
            kMaps * kSteps * (1 + kTurns)}};
 }
 
 // Seconds of a floating-point operation on every entry, at the rate of a product with a block map,
-// and of one pass, over all tokens.
+// and of one pass, over all of some tokens.
 struct Floor {
   double flop, pass;
 };
 
-Floor measured_floor(Index width) {
-  const Matrix<float> x = Matrix<float>::Ones(kTokens * width / kBlock, kBlock);
+Floor measured_floor(Index width, Index tokens) {
+  const Matrix<float> x = Matrix<float>::Ones(tokens * width / kBlock, kBlock);
   const Matrix<float> map = Matrix<float>::Ones(kBlock, kBlock);
   Matrix<float> y = x;
   return {best(timed([&] { product_into<float>(x, map, y); })) / (2 * kBlock),
@@ -106,9 +111,10 @@ Json measure(const Subject& subject, const ActivationSet& set, Floor floor) {
     method->plan(session, quant, Stream(1, "plan"));
   });
   const Index width = set.config.mlp_width;
-  const auto entries = static_cast<double>(kTokens * width);
+  const auto entries = static_cast<double>(subject.tokens * width);
   return {{"method", subject.method},
           {"width", width},
+          {"tokens", subject.tokens},
           {"seconds", taken},
           {"flops", subject.flops * entries},
           {"bytes", subject.passes * 2 * entries * sizeof(float)},
@@ -119,10 +125,9 @@ void run(const std::string& out, std::vector<Index> widths) {
   set_threads(1);
   Json rows = Json::array();
   for (const Index width : widths) {
-    const ActivationSet set = one_site(width);
-    const Floor floor_here = measured_floor(width);
     for (const Subject& subject : subjects()) {
-      rows.push_back(measure(subject, set, floor_here));
+      rows.push_back(
+          measure(subject, one_site(width, subject.tokens), measured_floor(width, subject.tokens)));
       const Json& row = rows.back();
       const double seconds = best(row["seconds"].get<std::vector<double>>());
       const double floor = row["floor_seconds"];
@@ -132,7 +137,7 @@ void run(const std::string& out, std::vector<Index> widths) {
     }
   }
   bench::write_record(out, "ruquant-construction",
-                      {{"tokens", kTokens}, {"block_size", kBlock}, {"rows", std::move(rows)}});
+                      {{"block_size", kBlock}, {"rows", std::move(rows)}});
 }
 
 }  // namespace

@@ -17,16 +17,19 @@ TEST_CASE("bits and bytes are means over weights, by their size") {
   rounded[0].bits = {.codes = 4};
   rounded[0].details["loss"] = 1;
   rounded[0].seconds = 2;
+  rounded[0].cpu_seconds = 1.5;
   rounded[1].size = 100;
   rounded[1].bits = {.codes = 4, .grid = 1, .kept = 2, .positions = 1};
   rounded[1].details["loss"] = 3;
   rounded[1].seconds = 0.5;
+  rounded[1].cpu_seconds = 0.25;
   TrialResult result;
   measure_weights(rounded, result);
   CHECK(result.metrics["weight.effective_bits"] == 5);
   CHECK(result.metrics["weight.mib"] == 400 * 5.0 / 8 / 1048576);
   CHECK(result.metrics["weight.loss"] == 2);
   CHECK(result.timing.rounding_seconds == 2.5);
+  CHECK(result.timing.rounding_cpu_seconds == 1.75);
 
   TrialResult none;
   measure_weights({}, none);

@@ -12,6 +12,13 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// As many windows as an order takes: `values` over and over.
+std::vector<double> many(const std::vector<double>& values) {
+  std::vector<double> all;
+  while (std::ssize(all) < kFewestForOrder) all.insert(all.end(), values.begin(), values.end());
+  return all;
+}
+
 // A finished trial of a method that draws, with one option of its own and scores of its windows.
 SummaryRow finished(const std::string& method, const std::string& option, int seed,
                     const std::vector<double>& nll) {
@@ -48,10 +55,11 @@ TrendVerdict verdict(const std::vector<SummaryRow>& rows,
 
 TEST_CASE("a difference that both intervals leave on one side is confirmed, or the contrary is") {
   const auto rows = [](double shift) {
-    return std::vector<SummaryRow>{finished("ruquant", "zigzag", 1, {1.0 + shift, 1.1 + shift}),
-                                   finished("ruquant", "zigzag", 2, {1.2 + shift, 1.31 + shift}),
-                                   finished("ruquant", "contiguous", 1, {2.0, 2.12}),
-                                   finished("ruquant", "contiguous", 2, {2.2, 2.3})};
+    return std::vector<SummaryRow>{
+        finished("ruquant", "zigzag", 1, many({1.0 + shift, 1.1 + shift})),
+        finished("ruquant", "zigzag", 2, many({1.2 + shift, 1.31 + shift})),
+        finished("ruquant", "contiguous", 1, many({2.0, 2.12})),
+        finished("ruquant", "contiguous", 2, many({2.2, 2.3}))};
   };
   const TrendVerdict good = verdict(rows(0));
   CHECK(good.verdict == "confirmed");
@@ -66,10 +74,11 @@ TEST_CASE("a difference that both intervals leave on one side is confirmed, or t
 TEST_CASE("a setting with other seeds is held against all of the other") {
   std::vector<SummaryRow> rows;
   for (int seed = 1; seed <= 2; ++seed) {
-    rows.push_back(finished("ruquant", "zigzag", seed, {1.0 + 0.1 * seed, 1.2 + 0.1 * seed}));
+    rows.push_back(finished("ruquant", "zigzag", seed, many({1.0 + 0.1 * seed, 1.2 + 0.1 * seed})));
   }
   for (int seed = 1; seed <= 4; ++seed) {
-    rows.push_back(finished("ruquant", "contiguous", seed, {2.0 + 0.2 * seed, 2.2 + 0.2 * seed}));
+    rows.push_back(
+        finished("ruquant", "contiguous", seed, many({2.0 + 0.2 * seed, 2.2 + 0.2 * seed})));
   }
   const TrendVerdict judged = verdict(rows);
   CHECK(judged.pairs == 2);
@@ -83,8 +92,8 @@ TEST_CASE("a setting with other seeds is held against all of the other") {
 }
 
 TEST_CASE("a margin is what the first set may be worse by") {
-  const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, {1.1, 2.12, 3.1}),
-                                        finished("ruquant", "contiguous", 1, {1, 2, 3})};
+  const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, many({1.1, 2.12, 3.1})),
+                                        finished("ruquant", "contiguous", 1, many({1, 2, 3}))};
   const auto judged = [&](double margin) {
     Sweep sweep = with_trend();
     sweep.trends[0].margin = margin;
@@ -99,13 +108,29 @@ TEST_CASE("a margin is what the first set may be worse by") {
 }
 
 TEST_CASE("windows decide where there is one pair, and where they are wider") {
-  const std::vector<SummaryRow> one = {finished("ruquant", "zigzag", 1, {1, 2, 3}),
-                                       finished("ruquant", "contiguous", 1, {1.5, 2.6, 3.4})};
-  CHECK(verdict(one).half_width == doctest::Approx(interval95({-0.5, -0.6, -0.4})));
+  const std::vector<SummaryRow> one = {finished("ruquant", "zigzag", 1, many({1, 2, 3})),
+                                       finished("ruquant", "contiguous", 1, many({1.5, 2.6, 3.4}))};
+  CHECK(verdict(one).half_width == doctest::Approx(interval95(many({-0.5, -0.6, -0.4}))));
   CHECK(verdict(one).verdict == "confirmed");
   // Another metric has no windows, so one pair says nothing.
   CHECK(verdict(one, "other").verdict == "no data");
   CHECK(std::isnan(verdict(one, "other").half_width));
+}
+
+TEST_CASE("fewer than ten windows and trials confirm nothing") {
+  const auto rows = [](std::vector<double> windows) {
+    std::vector<double> better = windows;
+    for (double& value : better) value -= 1;
+    better[0] -= 0.01;
+    return std::vector<SummaryRow>{finished("ruquant", "zigzag", 1, better),
+                                   finished("ruquant", "contiguous", 1, std::move(windows))};
+  };
+  std::vector<double> windows(kFewestForOrder - 1, 2.0);
+  const TrendVerdict few = verdict(rows(windows));
+  CHECK(few.difference + few.half_width < 0);
+  CHECK(few.verdict == "unresolved");
+  windows.push_back(2);
+  CHECK(verdict(rows(windows)).verdict == "confirmed");
 }
 
 TEST_CASE("pairs have the same seed, and agree in all that the trend does not name") {
@@ -136,11 +161,12 @@ TEST_CASE("methods are compared with each other only where a trend names them") 
 }
 
 TEST_CASE("verdicts are written for people and for programs") {
-  const std::vector<SummaryRow> rows = {finished("ruquant", "zigzag", 1, {1, 2, 3}),
-                                        finished("ruquant", "contiguous", 1, {1.5, 2.6, 3.4})};
+  const std::vector<SummaryRow> rows = {
+      finished("ruquant", "zigzag", 1, many({1, 2, 3})),
+      finished("ruquant", "contiguous", 1, many({1.5, 2.6, 3.4}))};
   const auto verdicts = judge_trends(with_trend(), rows);
   CHECK(trends_markdown(verdicts).find(
-            "| zigzag helps | nll_over_float | -0.5000 ± 0.2484 |  | 1 | confirmed |\n") !=
+            "| zigzag helps | nll_over_float | -0.5000 ± 0.0542 |  | 1 | confirmed |\n") !=
         std::string::npos);
   CHECK(trends_json(verdicts)[0]["verdict"] == "confirmed");
   CHECK(trends_json(judge_trends(with_trend(), {}))[0]["verdict"] == "no data");

@@ -134,19 +134,20 @@ void check_outputs_kept_in_float(const Plan& plan, const ModelConfig& config) {
 }
 
 void check_claims(const Plan& plan, const ModelConfig& config, const MethodClaims& claims) {
-  CHECK(plan.residual.is_identity() != claims.residual_basis);
+  const auto is_moved = [](const Transform<double>& transform, Index width) {
+    const Matrix<double> map = transform.to_matrix(width);
+    return (map - Matrix<double>::Identity(width, width)).cwiseAbs().maxCoeff() > 1e-3;
+  };
+  CHECK(is_moved(plan.residual, config.width) == claims.residual_basis);
   for (Index l = 0; l < config.layers; ++l) {
     for (const SiteKind kind : kLinearSites) {
       INFO("layers." << l << "." << to_string(kind));
       const bool claimed =
           std::find(claims.moved.begin(), claims.moved.end(), kind) != claims.moved.end();
-      const Index width = config.site_width(kind);
-      const Matrix<double> map = site_transform(plan, config, {l, kind}).to_matrix(width);
-      const double moved = (map - Matrix<double>::Identity(width, width)).cwiseAbs().maxCoeff();
-      CHECK((moved > 1e-3) == claimed);
+      CHECK(is_moved(site_transform(plan, config, {l, kind}), config.site_width(kind)) == claimed);
     }
     const Transform<double>& pair = plan.layers[static_cast<std::size_t>(l)].query_key;
-    CHECK(pair.is_identity() != claims.rotates_queries_and_keys);
+    CHECK(is_moved(pair, config.head_width) == claims.rotates_queries_and_keys);
   }
   CHECK(plan.fallbacks == claims.fallbacks(config));
 }

@@ -115,6 +115,18 @@ TEST_CASE("threads take part") {
   CHECK(ids.size() == 2);
 }
 
+TEST_CASE("the work of a thread is its own, outside of parallel_for that of all") {
+  set_threads(2);
+  const double start = work_seconds();
+  parallel_for(2, [](Index) {
+    const double here = work_seconds();
+    volatile double sum = 0;
+    while (work_seconds() - here < 0.02) sum = sum + 1;
+  });
+  CHECK(work_seconds() - start >= 0.0399);  // the clocks differ in their grain
+  set_threads(1);
+}
+
 TEST_CASE("a pool is ready for work as soon as it is made") {
   // A worker that starts late must not miss the first job, nor the last one of the pool before.
   for (int round = 0; round < 300; ++round) {

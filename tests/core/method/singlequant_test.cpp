@@ -26,17 +26,22 @@ const std::string kUrtSeveral = "URT of several tokens: Procrustes steps to ramp
 const std::string kFactorsSeveral =
     "factors: the right one from the rows of all grids, then the left one from the columns, is "
     "derived";
+const std::string kInBlocks = "layout block: the reported one is kronecker";
+const std::string kUrtRepresentative = "URT: the representative is derived";
 const std::string kOnes = "the reflection of the mean to ones is ours";
 
 TEST_CASE("singlequant obeys the laws of methods") { check_method_laws("singlequant"); }
 
 TEST_CASE("in blocks, through the quantized prefix") {
-  check_method_laws("singlequant", claims({kArtDerived}, false),
+  check_method_laws("singlequant", claims({kArtDerived, kInBlocks}, false),
                     {{"layout", "block"}, {"urt", "false"}, {"calibration", "samples"}});
 }
 
 TEST_CASE("one map a site, of a mean, by a reflection, and the mean to ones") {
-  check_method_laws("singlequant", claims({kUrtReflection, kOnes}, false),
+  check_method_laws("singlequant",
+                    claims({kUrtReflection, "layout full: the reported one is kronecker",
+                            kUrtRepresentative, kOnes},
+                           false),
                     {{"layout", "full"},
                      {"art", "false"},
                      {"urt_form", "reflection"},
@@ -47,7 +52,7 @@ TEST_CASE("one map a site, of a mean, by a reflection, and the mean to ones") {
 TEST_CASE("from several tokens, as factors and in shared blocks") {
   check_method_laws("singlequant", claims({kArtSeveral, kUrtSeveral, kFactorsSeveral}),
                     {{"fit", "tokens"}});
-  check_method_laws("singlequant", claims({kArtSeveral, kUrtSeveral}, false),
+  check_method_laws("singlequant", claims({kArtSeveral, kUrtSeveral, kInBlocks}, false),
                     {{"fit", "tokens"}, {"layout", "block"}, {"share_blocks", "true"}});
 }
 
