@@ -432,8 +432,9 @@ def _schedules(run: Run) -> dict:
 
 def _construction_times(record, runs: dict) -> dict:
     """What SpinQuant takes over SingleQuant: in whole, and over the construction of its maps alone,
-    which the benchmark timed at single sites: three of a layer have the width of the model. Nothing
-    of the latter where the benchmark ran on another processor."""
+    which the benchmark timed at single sites: three of a layer have the width of the model. Times are
+    compared on one machine alone: none where the benchmark ran on another, and the published schedule
+    comes in by its ratio to the short one of its own run."""
     widths = {site.rpartition(".")[2]: before.shape[1] for trial in runs["sites"].trials
               for site, (before, _) in trial.samples().items()}
     places = [record_["where"].split(".") for trial in runs["baselines"].trials
@@ -441,20 +442,21 @@ def _construction_times(record, runs: dict) -> dict:
     layers = {int(parts[1]) for parts in places if parts[0] == "layers"}
     seconds = {row["width"]: stats.mean_interval(row["seconds"]).mean for row in record.rows
                if row["method"] == "singlequant"}
-    timed = {trial.timing.get("processor") for trial in runs["baselines"].trials
+    timed = {(trial.timing.get("processor"), trial.math_backend) for trial in runs["baselines"].trials
              if trial.method in ("singlequant", "spinquant")}
     if not {widths.get("attn_in"), widths.get("mlp_out")} <= seconds.keys() or not layers \
-            or timed != {record.machine.get("processor")}:
+            or timed != {(record.machine.get("processor"), record.machine.get("math"))}:
         return {}
     alone = (max(layers) + 1) * (3 * seconds[widths["attn_in"]] + seconds[widths["mlp_out"]])
     found = {"construction.singlequant": f"{alone:.3f}"}
     whole = _plan_seconds(runs["baselines"])
     taken = {"short": whole.get("spinquant")}
-    if "paper_schedules" in runs:
-        taken["paper"] = next(
-            (tables.whole_seconds(group) for group in runs["paper_schedules"].groups
-             if group.method == "spinquant" and tables.learned(group)
-             and tables.on_short_schedule(group, runs["paper_schedules"])), None)
+    for group in runs["paper_schedules"].groups if "paper_schedules" in runs else ():
+        if group.method == "spinquant" and tables.learned(group) and taken["short"]:
+            short = tables.on_short_schedule(group, runs["paper_schedules"])
+            if short:
+                taken["paper"] = taken["short"] * tables.whole_seconds(group) \
+                    / tables.whole_seconds(short)
     for schedule, cost in taken.items():
         if cost and "singlequant" in whole:
             found |= {f"construction.times.{schedule}": f"{cost / whole['singlequant']:,.0f}",

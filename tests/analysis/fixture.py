@@ -335,7 +335,7 @@ def write_construction(folder) -> None:
             for method, work in (("ruquant", 40), ("duquant", 90)) for width in (576, 1536, 4096)]
     (folder / "construction.json").write_text(json.dumps({
         "format": "ruquant-construction", "format_version": 1,
-        "machine": {"processor": "made-up CPU", "threads": 1}, "rows": rows}))
+        "machine": {"processor": "made-up CPU", "math": "onednn 3 avx2", "threads": 1}, "rows": rows}))
 
 
 def write_roundings(folder) -> None:
@@ -347,4 +347,4 @@ def write_roundings(folder) -> None:
              ("flexround", "step", 256))]
     (folder / "roundings.json").write_text(json.dumps({
         "format": "ruquant-rounding", "format_version": 1,
-        "machine": {"processor": "made-up CPU", "threads": 1}, "rows": rows}))
+        "machine": {"processor": "made-up CPU", "math": "onednn 3 avx2", "threads": 1}, "rows": rows}))
