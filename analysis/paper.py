@@ -21,8 +21,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import (fig_ablation, fig_activations, fig_bits, fig_centroids,  # noqa: E402
-                      fig_construction, fig_cost, fig_learning, fig_levels, fig_loss_by_method,
-                      fig_overview, fig_sensitivity, fig_site_error, fig_spread, fig_tasks,
+                      fig_construction, fig_cost, fig_curves, fig_learning, fig_levels,
+                      fig_loss_by_method, fig_overview, fig_sensitivity, fig_site_error, fig_spread, fig_tasks,
                       fig_trends, fig_uniformity, paper_tables, published, rounding_costs, style,
                       tables)
 from analysis.labels import ACTIVATIONS, ALIKE, ATTENTION_APART, WEIGHTS  # noqa: E402
@@ -76,6 +76,7 @@ FIGURES = (
     _figure("bits", "baselines", fig_bits),
     _figure("spread", "baselines", fig_spread),
     _figure("learning", "mechanisms", fig_learning),
+    _figure("curves", "paper_schedules", fig_curves),
     _figure("levels", "mechanisms", fig_levels),
     _figure("trends_ablations", "ablations", fig_trends),
     _figure("trends_mechanisms", "mechanisms", fig_trends),

@@ -67,6 +67,7 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     paper_schedules.held-out.learner.short     was run, and on the short schedule; both are there or none
     paper_schedules.hours.learner              processor hours of the whole model, extrapolated;
                                                `learner` is a variant or a rounding that learns
+    paper_schedules.quarter                    percent of a curve's fall after a quarter of the steps
     tasks.kept.variant.widths                  mean accuracy in percent of the float model's, with
     tasks.kept-above-chance.variant.widths     an interval over items
     tasks.points.ruquant.other.widths          mean accuracy against another's, in points
@@ -93,8 +94,8 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import (compare, departures, fig_centroids, fig_construction,  # noqa: E402
-                      fig_levels, fig_tasks, fig_uniformity, mechanism_numbers, phrases, published,
-                      rounding_costs, stats, style, tables)
+                      fig_curves, fig_levels, fig_tasks, fig_uniformity, mechanism_numbers,
+                      phrases, published, rounding_costs, stats, style, tables)
 from analysis.fig_site_error import KINDS  # noqa: E402
 from analysis.labels import GRIDS, WEIGHTS, grid_words, width_family  # noqa: E402
 from analysis.load import OPTIONAL_FILES, OPTIONAL_RUNS, lacking_optional, load_run  # noqa: E402
@@ -415,7 +416,7 @@ def _clipped_levels(levels: Run, clipped: Run) -> dict:
 def _schedules(run: Run) -> dict:
     """What the published schedules reach in the part that was run, beside the short ones, and would
     take in whole."""
-    found = {}
+    found, quarters = {}, []
     for group in filter(tables.learned, run.groups):
         short = tables.on_short_schedule(group, run)
         if short is None:
@@ -426,7 +427,10 @@ def _schedules(run: Run) -> dict:
                   f"{tables.mean_of(own, 'learning.held_out_ratio'):.2f}"
                   for end, own in (("", group), (".short", short))}
         found[f"hours.{learner}"] = f"{tables.whole_seconds(group) / 3600:.1f}"
+        quarters += fig_curves.gained(group, 0.25)
     learners = sum(key.startswith("hours.") for key in found)
+    if quarters:
+        found["quarter"] = f"{100 * np.median(quarters):.0f}"
     return found | ({"learners": str(learners)} if learners else {})
 
 

@@ -99,7 +99,7 @@ def add_learning(data, rng, blocks=4) -> None:
                 "initial_loss": 1.0, "final_loss": 0.8, "held_out_initial": 2.0,
                 "held_out_final": 2.0 * float(0.9 + 0.05 * rng.standard_normal()), "steps": 24,
                 "evaluations": 24, "tokens": 6144, "termination": "Took all 24 steps.",
-                "details": {}}
+                "losses": [1 - 0.01 * step for step in range(24)], "details": {}}
     data["learning"] = [record(f"layers.{block}") for block in range(blocks)]
     data["learning"].append(record("layers.0.attn_in"))
     data["metrics"] |= {"learning.share": 0.5, "learning.steps": 24.0 * blocks,

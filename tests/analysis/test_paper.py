@@ -57,6 +57,7 @@ def _change_trial(trial, shift) -> None:
         measures["output_error_db"] += 3
     for record in data.get("learning", []):
         record["held_out_final"] *= 2
+        record["losses"] = [2 * loss for loss in record.get("losses", [])]
     (trial / "results.json").write_text(json.dumps(data))
     timing = json.loads((trial / "timing.json").read_text())
     (trial / "timing.json").write_text(json.dumps({**timing, "plan_seconds": 77.0,
@@ -176,8 +177,9 @@ class Missing(unittest.TestCase):
         self.assertEqual(status, 2)
         self.assertEqual(len(made) + len(failed), len(paper.FIGURES) + len(paper.TABLES))
         for name, run in (("wikitext2", "wikitext2"), ("schedules", "paper_schedules"),
-                          ("rounding_costs", "roundings")):
-            line = f"table {name} left out: there is no run {run}"
+                          ("rounding_costs", "roundings"), ("curves", "paper_schedules")):
+            kind = "figure" if name == "curves" else "table"
+            line = f"{kind} {name} left out: there is no run {run}"
             self.assertIn(line, made)
             self.assertIn(line, (self.base / "out" / "contents.md").read_text())
         self.assertTrue(any(line.startswith("paper: figure centroids (from sites): ")

@@ -206,6 +206,8 @@ class Study(unittest.TestCase):
         # Half of the blocks took an hour and a half.
         self.assertEqual(self.numbers["paper_schedules.hours.ruquant-finetuned"], "3.0")
         self.assertEqual(self.numbers["paper_schedules.learners"], "2")
+        # 24 losses fall by 0.01 a step, in three points: 5.25 of 19.5 hundredths after 6.25 steps.
+        self.assertEqual(self.numbers["paper_schedules.quarter"], "27")
         self.assertNotIn("paper_schedules.held-out.rtn", self.numbers)
         alone = [trial for trial in self.runs["paper_schedules"].trials
                  if trial.config.get("method.schedule") != "short"]

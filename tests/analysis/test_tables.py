@@ -1,4 +1,5 @@
 import contextlib
+import csv
 import io
 import json
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 import fixture
 import numpy as np
 
-from analysis import load, tables
+from analysis import fig_curves, load, tables
 
 DESIGN = [("rtn", {}, 3.0), ("quarot", {}, 0.5), ("ruquant", {}, 0.45)]
 
@@ -68,6 +69,17 @@ class Written(unittest.TestCase):
         self.assertNotIn("quarot", markdown)
         self.change("ruquant", lambda data: data["metrics"].update({"learning.share": 1.0}))
         self.assertIn("| 50 | 100 % | 50 |", self.table("schedules")[0])
+
+    def test_curves_are_means_of_steps_on_both_schedules(self):
+        self.schedules()
+        drawn = fig_curves.draw(load.load_run(self.folder), self.folder / "figures")
+        with drawn.csv.open() as file:
+            rows = list(csv.DictReader(file))
+        self.assertEqual({row["schedule"] for row in rows}, set(fig_curves.LOOKS))
+        first = [row for row in rows[:len(rows) // 2] if row["place"] == "layers.0"
+                 and row["seed"] == "1" and row["schedule"] == "published schedule"]
+        self.assertEqual([(float(row["step"]), float(row["loss_over_start"])) for row in first],
+                         [(4.5, 0.965), (12.5, 0.885), (20.5, 0.805)])
 
     def schedules(self, **short):
         """Rows of learned trials on two schedules, the short one with these options besides."""
