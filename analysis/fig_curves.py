@@ -83,8 +83,8 @@ def curves(group) -> list:
 
 
 def gained(group, share: float) -> list:
-    """Of every curve that ends below its start: how much of that is there after a share of the steps,
-    by the points around it."""
+    """Of every curve that ends below its start: how much of that is there after a share of the
+    steps, by the points around it."""
     found = []
     for _, _, steps, values in curves(group):
         if values[-1] < 1:
@@ -107,9 +107,9 @@ def _draw_lines(panel, group, schedule) -> list:
 
 def _caption(groups) -> str:
     trials = [trial for group in groups for trial in group.trials]
-    return ("One line a block, or a site where sites are learned, or the model; a point is the mean "
-            f"over {FEWEST} steps or more (fewer where there are not twice as many), at their middle, "
-            "of the loss that is minimized, over that of the start on all sequences that teach. A "
-            "step takes other tokens on the two schedules, so a line says how far and how evenly "
-            "learning goes and not which of two is better; the held-out errors say that. "
+    return ("One line a block, or a site where sites are learned, or the model; a point is the "
+            f"mean over {FEWEST} steps or more (fewer where there are not twice as many), at their "
+            "middle, of the loss that is minimized, over that of the start on all sequences that "
+            "teach. A step takes other tokens on the two schedules, so a line says how far and how "
+            "evenly learning goes and not which of two is better; the held-out errors say that. "
             f"{style.provenance(trials)}")

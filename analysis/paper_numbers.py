@@ -435,37 +435,51 @@ def _schedules(run: Run) -> dict:
 
 
 def _construction_times(record, runs: dict) -> dict:
-    """What SpinQuant takes over SingleQuant: in whole, and over the construction of its maps alone,
-    which the benchmark timed at single sites: three of a layer have the width of the model. Times are
-    compared on one machine alone: none where the benchmark ran on another, and the published schedule
-    comes in by its ratio to the short one of its own run."""
+    """What SpinQuant takes over SingleQuant, from calibration to plan and over the maps alone. The
+    published schedule comes in by its ratio to the short one of its own run. Nothing where both were
+    not timed on one machine."""
+    whole, machines = _plan_seconds(runs["baselines"]), _machines(runs["baselines"])
+    if not {"spinquant", "singlequant"} <= whole.keys() or len(machines) != 1:
+        return {}
+    taken = {"short": whole["spinquant"]}
+    for group in runs["paper_schedules"].groups if "paper_schedules" in runs else ():
+        short = tables.on_short_schedule(group, runs["paper_schedules"]) \
+            if group.method == "spinquant" and tables.learned(group) else None
+        if short:
+            taken["paper"] = taken["short"] * tables.whole_seconds(group) \
+                / tables.whole_seconds(short)
+    alone = _maps_alone(record, runs) if machines == {
+        (record.machine.get("processor"), record.machine.get("math"))} else None
+    found = {"construction.singlequant": f"{alone:.3f}"} if alone else {}
+    for schedule, cost in taken.items():
+        found[f"construction.times.{schedule}"] = f"{cost / whole['singlequant']:,.0f}"
+        if alone:
+            found[f"construction.times.{schedule}.alone"] = f"{cost / alone:,.0f}"
+    return found
+
+
+def _machines(run: Run) -> set:
+    """Processor and arithmetic of what is compared in time."""
+    return {(trial.timing.get("processor"), trial.math_backend) for trial in run.trials
+            if trial.method in ("singlequant", "spinquant")}
+
+
+def _maps_alone(record, runs: dict) -> float | None:
+    """Seconds of SingleQuant's maps for all sites of the model: three of a layer have its width. None
+    where the benchmark lacks a width or took not as many tokens as the run."""
+    single = [trial for trial in runs["baselines"].trials if trial.method == "singlequant"]
+    tokens = {int(trial.config["calibration.windows"])
+              * int(trial.config["calibration.window_tokens"]) for trial in single}
     widths = {site.rpartition(".")[2]: before.shape[1] for trial in runs["sites"].trials
               for site, (before, _) in trial.samples().items()}
     places = [record_["where"].split(".") for trial in runs["baselines"].trials
               for record_ in trial.learning]
     layers = {int(parts[1]) for parts in places if parts[0] == "layers"}
     seconds = {row["width"]: stats.mean_interval(row["seconds"]).mean for row in record.rows
-               if row["method"] == "singlequant"}
-    timed = {(trial.timing.get("processor"), trial.math_backend) for trial in runs["baselines"].trials
-             if trial.method in ("singlequant", "spinquant")}
-    if not {widths.get("attn_in"), widths.get("mlp_out")} <= seconds.keys() or not layers \
-            or timed != {(record.machine.get("processor"), record.machine.get("math"))}:
-        return {}
-    alone = (max(layers) + 1) * (3 * seconds[widths["attn_in"]] + seconds[widths["mlp_out"]])
-    found = {"construction.singlequant": f"{alone:.3f}"}
-    whole = _plan_seconds(runs["baselines"])
-    taken = {"short": whole.get("spinquant")}
-    for group in runs["paper_schedules"].groups if "paper_schedules" in runs else ():
-        if group.method == "spinquant" and tables.learned(group) and taken["short"]:
-            short = tables.on_short_schedule(group, runs["paper_schedules"])
-            if short:
-                taken["paper"] = taken["short"] * tables.whole_seconds(group) \
-                    / tables.whole_seconds(short)
-    for schedule, cost in taken.items():
-        if cost and "singlequant" in whole:
-            found |= {f"construction.times.{schedule}": f"{cost / whole['singlequant']:,.0f}",
-                      f"construction.times.{schedule}.alone": f"{cost / alone:,.0f}"}
-    return found
+               if row["method"] == "singlequant" and tokens == {row["tokens"]}}
+    if not {widths.get("attn_in"), widths.get("mlp_out")} <= seconds.keys() or not layers:
+        return None
+    return (max(layers) + 1) * (3 * seconds[widths["attn_in"]] + seconds[widths["mlp_out"]])
 
 
 def _plan_seconds(run: Run) -> dict:

@@ -138,7 +138,8 @@ def add_weights(data) -> None:
 
 def results(trial, method, settings, widths, seed, axis_keys=()) -> dict:
     """results.json of a trial before it has numbers."""
-    config = {**(RUQUANT_DEFAULTS if method == "ruquant" else {}), **settings}
+    config = {"calibration.windows": "8", "calibration.window_tokens": "64",
+              **(RUQUANT_DEFAULTS if method == "ruquant" else {}), **settings}
     config |= {"method": method, "quant.widths": widths, "seed": str(seed),
                "evaluation.windows": str(WINDOWS), "evaluation.window_tokens": "1024"}
     axes = {key: config[key] for key in ("method", "quant.widths", "seed", *axis_keys)

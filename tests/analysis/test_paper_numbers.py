@@ -384,12 +384,15 @@ class Study(unittest.TestCase):
         self.assertEqual(self.numbers["construction.times.paper"],
                          f"{5400 / 300 * spin / single:,.0f}")
 
-    def test_construction_is_compared_on_one_processor_alone(self):
+    def test_construction_is_compared_on_one_machine_alone_and_on_as_many_tokens(self):
         record = fig_construction.load(self.folder / "construction")
-        for change in ({"processor": "another"}, {"math": "onednn 3 avx512"}):
-            other = dataclasses.replace(record, machine={**record.machine, **change})
+        fewer = [{**row, "tokens": 64} for row in record.rows]
+        for other in (dataclasses.replace(record, machine={**record.machine, "processor": "other"}),
+                      dataclasses.replace(record, machine={**record.machine, "math": "avx512"}),
+                      dataclasses.replace(record, rows=fewer)):
             found = paper_numbers.numbers(self.runs, construction=other)
-            self.assertEqual([key for key in found if key.startswith("construction.")], [])
+            self.assertEqual([key for key in found if key.startswith("construction.")],
+                             ["construction.times.short", "construction.times.paper"])
 
     def test_costs_of_roundings_are_of_the_largest_matrix(self):
         self.assertEqual(self.numbers["roundings.shape"], "64 by 32")
