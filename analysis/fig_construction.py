@@ -18,8 +18,8 @@ ROW_KEYS = ("method", "width", "tokens", "seconds", "flops", "floor_seconds")
 
 @dataclass(frozen=True)
 class Record:
-    """rows: method, width (channels), tokens it is built from, seconds (of every repetition), flops and floor_seconds (0
-    where products are not counted)."""
+    """rows: method, width (channels), tokens it is built from, seconds (of every repetition), flops
+    and floor_seconds (0 where products are not counted)."""
 
     machine: dict
     conditions: dict
@@ -98,6 +98,6 @@ def _caption(record: Record, repetitions) -> str:
             f"({repetitions} or more repetitions). Hollow: the floor, what the method cannot do "
             "without, products with block maps or passes over all tokens, at the rate of such a "
             f"product or of a copy measured beside it; other methods have none.{broken} "
-            f"Activations are drawn from a generator, as many tokens as a method calibrates on by "
+            "Activations are drawn from a generator, as many tokens as a method calibrates on by "
             f"default: {taken}.{conditions} "
             f"Machine: {listed(record.machine)}.")

@@ -50,16 +50,9 @@ def draw(run: Run, folder):
 def _learners(run: Run) -> dict:
     """name → the groups of a learner: on its published schedule, and on the short one where that is
     there too."""
-    groups = [group for group in run.groups if tables.learned(group)]
-    short = {id(group): tables.on_short_schedule(group, run) for group in groups}
-    learners = {}
-    for group in groups:
-        if not any(group is other for other in short.values()):
-            rounding = group.trials[0].config.get("quant.rounding")
-            name = rounding if rounding in tables.LEARNED_ROUNDINGS else group.method
-            learners[f"{name}\n{group.widths}"] = \
-                (group, short[id(group)]) if short[id(group)] else (group,)
-    return learners
+    return {f"{tables.learned_rounding(group) or group.method}\n{group.widths}":
+            (group, short) if short else (group,)
+            for group, short in tables.on_both_schedules(run.groups, run)}
 
 
 def _is_short(group) -> bool:

@@ -73,9 +73,8 @@ ROUNDING_PAIRS = (("septq", "gptq"), ("septq", "gptq-groups"), ("septq-0.1", "gp
                   ("gptq-damped-more", "gptq"), ("rtn-unsearched", "rtn"),
                   ("gptq-unsearched", "gptq"), ("septq-unsearched", "septq"),
                   ("rtn-groups", "rtn"), ("gptq-groups", "gptq"), ("uniquanf", "uniquanf_init"),
-                  ("flexround", "rtn"),
-                  ("uniquanf", "flexround"), ("uniquanf", "gptq"), ("uniquanf-direct", "uniquanf"),
-                  ("uniquanf-direct", "flexround"))
+                  ("flexround", "rtn"), ("uniquanf", "flexround"), ("uniquanf", "gptq"),
+                  ("uniquanf-direct", "uniquanf"), ("uniquanf-direct", "flexround"))
 
 
 def numbers(run: Run) -> dict:

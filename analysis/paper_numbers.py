@@ -417,12 +417,10 @@ def _schedules(run: Run) -> dict:
     """What the published schedules reach in the part that was run, beside the short ones, and would
     take in whole."""
     found, quarters = {}, []
-    for group in filter(tables.learned, run.groups):
-        short = tables.on_short_schedule(group, run)
+    for group, short in tables.on_both_schedules(run.groups, run):
         if short is None:
             continue
-        learner = _rounding(group) if _rounding(group) in tables.LEARNED_ROUNDINGS \
-            else _variant(group)
+        learner = tables.learned_rounding(group) or _variant(group)
         found |= {f"held-out.{learner}{end}":
                   f"{tables.mean_of(own, 'learning.held_out_ratio'):.2f}"
                   for end, own in (("", group), (".short", short))}
@@ -442,10 +440,9 @@ def _construction_times(record, runs: dict) -> dict:
     if not {"spinquant", "singlequant"} <= whole.keys() or len(machines) != 1:
         return {}
     taken = {"short": whole["spinquant"]}
-    for group in runs["paper_schedules"].groups if "paper_schedules" in runs else ():
-        short = tables.on_short_schedule(group, runs["paper_schedules"]) \
-            if group.method == "spinquant" and tables.learned(group) else None
-        if short:
+    schedules = runs.get("paper_schedules")
+    for group, short in tables.on_both_schedules(schedules.groups, schedules) if schedules else ():
+        if short and group.method == "spinquant":
             taken["paper"] = taken["short"] * tables.whole_seconds(group) \
                 / tables.whole_seconds(short)
     alone = _maps_alone(record, runs) if machines == {

@@ -211,15 +211,13 @@ def schedules(run: Run) -> Table:
     groups = [group for own in rows_of(run).values() for group in own.values() if learned(group)]
     if not groups:
         raise style.Unsupported("nothing was learned whose share of the whole is recorded")
-    short = {id(group): on_short_schedule(group, run) for group in groups}
-    partners = {id(other) for other in short.values() if other}
+    pairs = on_both_schedules(groups, run)
+    partners = any(short for _, short in pairs)
     rows = []
-    for group in groups:
-        if id(group) in partners:
-            continue
+    for group, short in pairs:
         ratios, settings = [_ratio_cell(group)], group.settings
         if partners:
-            ratios.append(_ratio_cell(short[id(group)]) if short[id(group)] else "–")
+            ratios.append(_ratio_cell(short) if short else "–")
             settings = {k: v for k, v in settings.items() if k not in _of_schedule(group)}
         share = mean_of(group, "learning.share")
         rows.append([f"{label(group.method, settings)}, {group.widths}",
@@ -256,6 +254,21 @@ OF_LEARNED_ROUNDING = ("quant.learning.epochs", "quant.learning.held_out", "cali
                        "calibration.window_tokens")
 
 
+def on_both_schedules(groups, run: Run) -> list:
+    """(group, that on its short schedule or None) of every learner among the groups; those that are
+    the short schedule of another have no entry of their own."""
+    short = {id(group): on_short_schedule(group, run) for group in groups if learned(group)}
+    partners = {id(other) for other in short.values() if other}
+    return [(group, short[id(group)]) for group in groups
+            if id(group) in short and id(group) not in partners]
+
+
+def learned_rounding(group) -> str | None:
+    """The name of the rounding, where that learns."""
+    rounding = group.trials[0].config.get("quant.rounding")
+    return rounding if rounding in LEARNED_ROUNDINGS else None
+
+
 def on_short_schedule(group, run: Run):
     """The group of the run that learns the same on a shorter schedule and differs in nothing but
     options of the schedule; the one with the fewest tokens, None where there is none."""
@@ -272,9 +285,8 @@ def on_short_schedule(group, run: Run):
 
 def _of_schedule(group) -> tuple:
     """The options by which schedules of what the group learns differ."""
-    learns = group.trials[0].config.get("quant.rounding") in LEARNED_ROUNDINGS
     return (*OF_SCHEDULE, *OF_STEPS.get(group.method, ()),
-            *(OF_LEARNED_ROUNDING if learns else ()))
+            *(OF_LEARNED_ROUNDING if learned_rounding(group) else ()))
 
 
 def _ratio_cell(group) -> str:
@@ -293,7 +305,7 @@ def mean_of(group, name) -> float:
 
 
 def _learning_seconds(group) -> float:
-    learns = group.trials[0].config.get("quant.rounding") in LEARNED_ROUNDINGS
+    learns = learned_rounding(group)
     return float(np.mean([trial.timing.get("plan_cpu_seconds", 0.0)
                           + (rounding_seconds(trial) if learns else 0.0) for trial in group.trials]))
 

@@ -119,7 +119,6 @@ Json axes_of(const Trial& trial) {
   return axes;
 }
 
-// What a reader of results wants of an optimization; its whole loss curve is in results.h5.
 // For a curve; results.h5 has them as they are.
 std::vector<double> rounded_losses(const LearningRecord& record) {
   std::vector<double> losses = record.losses;
@@ -127,6 +126,7 @@ std::vector<double> rounded_losses(const LearningRecord& record) {
   return losses;
 }
 
+// What a reader of results wants of an optimization.
 Json record_json(const LearningRecord& record) {
   Json json = {{"where", record.where},
                {"optimizer", record.optimizer},

@@ -103,8 +103,8 @@ def make_schedules(folder) -> None:
             data["metrics"].update({"learning.tokens": 60.0, "learning.held_out_ratio": 0.95})
     edit(folder, change)
     for path in folder.glob("t*/timing.json"):
-        short = "short" in json.loads((path.parent / "results.json").read_text())["config"].get(
-            "method.schedule", "")
+        config = json.loads((path.parent / "results.json").read_text())["config"]
+        short = config.get("method.schedule") == "short"
         path.write_text(json.dumps({**json.loads(path.read_text()),
                                     "plan_cpu_seconds": 300.0 if short else 5400.0}))
 
