@@ -26,7 +26,7 @@ TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory
 WINDOW_KEYS = ("nll", "nll_float")
 # Runs that the study can do without: their text cannot be fetched, they take hours by themselves, or
 # they repeat on other text what it has.
-OPTIONAL_RUNS = ("wikitext2", "articles", "paper_schedules")
+OPTIONAL_RUNS = ("wikitext2", "articles", "paper_schedules", "arithmetic")
 
 
 # Records of benchmarks of the same kind: name → file in the folder of the runs.

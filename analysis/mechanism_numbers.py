@@ -226,7 +226,10 @@ def _readings(run: Run) -> dict:
     """Other readings of single steps of methods against the usual ones."""
     asked = {"duquant.channel": ("duquant", {"method.lwc": "false", "method.index": "row"},
                                  {"method.index": "channel"}),
-             "infoquant.clips": (*LEARNED["infoquant"], {"method.learn_clips": "true"})}
+             "infoquant.clips": (*LEARNED["infoquant"], {"method.learn_clips": "true"}),
+             **{f"spinquant.{name}": ("spinquant", {"quant.rounding": "gptq", "method.learn": "none"},
+                                      {"method.learn": "both", "method.learning_rate": rate})
+                for name, rate in (("published", "1.5"), ("tenth", "0.15"))}}
     found = {}
     for name, (method, options, changes) in asked.items():
         base, group = (run.pick(method, WIDTHS, wanted)

@@ -8,6 +8,8 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     processor-hours                            that the trials took, by their clocks and threads
     trials                                     of all runs; one that several share counts once in both
     run.trials .seeds .model .note .text .windows .window_tokens .tokens .build .backend
+    arithmetic.pairs .mean .largest            trials of the baselines that were computed again with
+                                               other arithmetic, and nats that they lie apart
     run.float.loss .perplexity                 of the float model on the run's windows
     run.loss.variant.rounding.widths           nats per token over float, with its interval
     run.perplexity.variant.rounding.widths
@@ -86,6 +88,7 @@ import math
 import re
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +164,8 @@ def numbers(runs: dict, construction=None, roundings=None) -> dict:
         found |= {f"{name}.{key}": text for key, text in own.items()}
     if {"mechanisms", "baselines"} <= runs.keys():
         found |= _clipped_levels(runs["mechanisms"], runs["baselines"])
+    if {"arithmetic", "baselines"} <= runs.keys():
+        found |= _apart_by_arithmetic(runs["arithmetic"], runs["baselines"])
     if construction and {"sites", "baselines"} <= runs.keys():
         found |= _construction_times(construction, runs)
     if roundings:
@@ -200,7 +205,7 @@ def _inputs(run: Run) -> dict:
              "note": one(t.inputs["model_note"] for t in trials).rstrip("."),
              "text": one(t.inputs["text"] for t in trials if "text" in t.inputs),
              "build": one(t.build_preset for t in trials),
-             "backend": one(t.math_backend for t in trials)}
+             "backend": _arithmetic(trials)}
     told = [trial for trial in trials if trial.has_language]
     if told:
         windows = len(told[0].windows["nll"])
@@ -210,6 +215,30 @@ def _inputs(run: Run) -> dict:
                   "float.loss": f"{told[0].metrics['nll_float']:.3f}",
                   "float.perplexity": f"{told[0].float_ppl:.2f}"}
     return found
+
+
+def _arithmetic(trials) -> str:
+    """What they were computed with; how many with which where that differs."""
+    counts = Counter(trial.math_backend for trial in trials).most_common()
+    if len(counts) == 1:
+        return counts[0][0]
+    return " and ".join(f"{name} for {count} trial{'s' if count > 1 else ''}"
+                        for name, count in counts)
+
+
+def _apart_by_arithmetic(again: Run, run: Run) -> dict:
+    """How far the losses of the same trials lie apart that were computed with other arithmetic."""
+    def options(trial):
+        return frozenset((key, value) for key, value in trial.config.items()
+                         if not key.endswith(".path"))
+
+    known = {options(trial): trial for trial in run.trials if trial.has_language}
+    pairs = [(trial, other) for trial in again.trials if (other := known.get(options(trial)))
+             and trial.math_backend != other.math_backend]
+    apart = [abs(trial.metrics["nll_over_float"] - other.metrics["nll_over_float"])
+             for trial, other in pairs]
+    return {"arithmetic.pairs": str(len(pairs)), "arithmetic.mean": f"{np.mean(apart):.3f}",
+            "arithmetic.largest": f"{max(apart):.3f}"} if pairs else {}
 
 
 def _trends(run: Run) -> dict:
@@ -436,8 +465,9 @@ def _construction_times(record, runs: dict) -> dict:
     """What SpinQuant takes over SingleQuant, from calibration to plan and over the maps alone. The
     published schedule comes in by its ratio to the short one of its own run. Nothing where both were
     not timed on one machine."""
-    whole, machines = _plan_seconds(runs["baselines"]), _machines(runs["baselines"])
-    if not {"spinquant", "singlequant"} <= whole.keys() or len(machines) != 1:
+    machine, timed = _timed_together(runs["baselines"], {"spinquant", "singlequant"})
+    whole = _plan_seconds(timed) if timed else {}
+    if not {"spinquant", "singlequant"} <= whole.keys():
         return {}
     taken = {"short": whole["spinquant"]}
     schedules = runs.get("paper_schedules")
@@ -445,8 +475,8 @@ def _construction_times(record, runs: dict) -> dict:
         if short and group.method == "spinquant":
             taken["paper"] = taken["short"] * tables.whole_seconds(group) \
                 / tables.whole_seconds(short)
-    alone = _maps_alone(record, runs) if machines == {
-        (record.machine.get("processor"), record.machine.get("math"))} else None
+    alone = _maps_alone(record, runs) if machine == (
+        record.machine.get("processor"), record.machine.get("math")) else None
     found = {"construction.singlequant": f"{alone:.3f}"} if alone else {}
     for schedule, cost in taken.items():
         found[f"construction.times.{schedule}"] = f"{cost / whole['singlequant']:,.0f}"
@@ -455,10 +485,19 @@ def _construction_times(record, runs: dict) -> dict:
     return found
 
 
-def _machines(run: Run) -> set:
-    """Processor and arithmetic of what is compared in time."""
-    return {(trial.timing.get("processor"), trial.math_backend) for trial in run.trials
-            if trial.method in ("singlequant", "spinquant")}
+def _timed_together(run: Run, methods: set) -> tuple:
+    """The processor and arithmetic with the most trials that has some of all these methods, and the
+    run of its trials alone; (None, None) where there is none."""
+    by_machine = {}
+    for trial in run.trials:
+        machine = trial.timing.get("processor"), trial.math_backend
+        by_machine.setdefault(machine, []).append(trial)
+    both = [(machine, trials) for machine, trials in by_machine.items()
+            if methods <= {trial.method for trial in trials}]
+    if not both:
+        return None, None
+    machine, trials = max(both, key=lambda one: len(one[1]))
+    return machine, replace(run, trials=trials)
 
 
 def _maps_alone(record, runs: dict) -> float | None:

@@ -30,14 +30,29 @@ fs::path run_root(const Request& request, const Sweep& sweep) {
   return request.out.empty() ? home().root / "runs" / sweep.name : request.out;
 }
 
+// Under the ids that the run folder has them by where the request takes any arithmetic.
+class Naming {
+ public:
+  Naming(const Request& request, fs::path root) : root_(std::move(root)) {
+    if (request.any_arithmetic && !request.force) others_ = recorded_arithmetic(root_);
+  }
+  PlannedTrial plan(const Trial& trial) const {
+    return as_recorded(plan_trial(trial), root_, others_);
+  }
+
+ private:
+  fs::path root_;
+  std::vector<std::string> others_;
+};
+
 // All trials, each checked; every fault of every trial in one message, a fault that several trials
 // share said once.
-std::vector<PlannedTrial> plan_trials(const Sweep& sweep) {
+std::vector<PlannedTrial> plan_trials(const Sweep& sweep, const Naming& naming) {
   std::vector<PlannedTrial> planned;
   std::vector<std::pair<std::string, std::vector<std::string>>> faults;  // message, labels
   for (const Trial& trial : sweep.trials) {
     try {
-      planned.push_back(plan_trial(trial));
+      planned.push_back(naming.plan(trial));
     } catch (const Error& problem) {
       const std::string what = problem.what();
       auto found = std::find_if(faults.begin(), faults.end(),
@@ -99,7 +114,8 @@ std::vector<std::size_t> what_to_do(const Request& request, const std::vector<Pl
 // A summary of a selection keeps what the rest of the sweep has done before: adds these trials, in
 // the order of the sweep, and brings back the trends that they answer. Nothing is made for them: a
 // trial whose inputs are not there is left out.
-void add_done(const Request& request, Sweep& sweep, std::vector<PlannedTrial>& trials) {
+void add_done(const Request& request, const Naming& naming, Sweep& sweep,
+              std::vector<PlannedTrial>& trials) {
   std::set<std::string> selected;
   for (const PlannedTrial& planned : trials) selected.insert(planned.id);
   sweep = load_sweep(request.config, request.overrides);
@@ -108,7 +124,7 @@ void add_done(const Request& request, Sweep& sweep, std::vector<PlannedTrial>& t
   for (const Trial& trial : all) {
     if (!inputs_are_there(*trial.config)) continue;
     try {
-      PlannedTrial planned = plan_trial(trial);
+      PlannedTrial planned = naming.plan(trial);
       if (!selected.contains(planned.id) && recorded_status(request.out, planned.id) != "done") {
         continue;
       }
@@ -136,7 +152,8 @@ int run(const Request& original) {
   request.out = run_root(request, sweep);
   select_trial(request, sweep);
   check_writable(request.out);
-  std::vector<PlannedTrial> trials = plan_trials(sweep);
+  const Naming naming(request, request.out);
+  std::vector<PlannedTrial> trials = plan_trials(sweep, naming);
   if (!request.id.empty() && trials.front().id != request.id) {
     fail("{}: changed since the sweep began: trial {} was {} and is {}", request.config.string(),
          *request.trial, request.id, trials.front().id);
@@ -150,7 +167,7 @@ int run(const Request& original) {
   run_trials(request, folder, trials, todo, bench);
   if (request.trial) return folder.status(trials.front().id) == "done" ? 0 : 1;
 
-  if (!request.only.empty()) add_done(request, sweep, trials);
+  if (!request.only.empty()) add_done(request, naming, sweep, trials);
   folder.summarize(sweep, trials);
   const bool all_done = std::all_of(trials.begin(), trials.end(), [&](const auto& planned) {
     return folder.status(planned.id) == "done";
@@ -209,7 +226,7 @@ int verify(const Request& original) {
   int bad = 0;
   for (const auto& expectation : sweep.check.expect) {
     Index matched = 0;
-    for (const PlannedTrial& planned : plan_trials(sweep)) {
+    for (const PlannedTrial& planned : plan_trials(sweep, Naming(request, folder.root()))) {
       if (!is_meant(*planned.trial.config, expectation.where)) continue;
       ++matched;
       const double value = recorded_metric(folder, planned.id, expectation.metric);
@@ -237,7 +254,7 @@ int print_status(const Request& request) {
   const fs::path root = run_root(request, sweep);
   Index number = request.trial.value_or(0), done = 0;
   double seconds = 0;
-  for (const PlannedTrial& planned : plan_trials(sweep)) {
+  for (const PlannedTrial& planned : plan_trials(sweep, Naming(request, root))) {
     const std::string status = recorded_status(root, planned.id);
     std::string took, rest;
     if (status == "done") {
@@ -272,7 +289,8 @@ int print_config(const Request& request) {
 
 int slurm(const Request& request, bool submit) {
   const Sweep sweep = sweep_of(request);
-  plan_trials(sweep);  // faults are told here, and the inputs are made once
+  // Faults are told here, and the inputs are made once.
+  plan_trials(sweep, Naming(request, run_root(request, sweep)));
   const auto quoted = [](const std::string& text) {
     std::string inside;
     for (const char c : text) inside += c == '\'' ? std::string("'\\''") : std::string(1, c);

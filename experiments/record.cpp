@@ -8,6 +8,7 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "experiments/prepare.hpp"
@@ -247,23 +248,19 @@ void write_file(const fs::path& file, const std::string& text) {
   fs::rename(beside, file);
 }
 
-PlannedTrial plan_trial(const Trial& trial) {
-  PlannedTrial planned{trial, prepare_inputs(*trial.config), {}, {}};
-  check_trial(*trial.config, planned.inputs);
-  planned.identity = identify(*trial.config, planned.inputs);
-
-  std::string text = fmt::format(
-      "executor {}\nmethod {}\nbackend {}\npreset {}\n", kExecutorVersion,
-      method_info(trial.config->method_name).result_version, math_backend(), RUQ_PRESET);
-  const QuantSettings& quant = trial.config->quant;
-  if (const int version = rounding_version(quant.rounding); version > 1) {
+std::string trial_id(const PlannedTrial& planned, const std::string& arithmetic) {
+  const Config& config = *planned.trial.config;
+  std::string text =
+      fmt::format("executor {}\nmethod {}\nbackend {}\npreset {}\n", kExecutorVersion,
+                  method_info(config.method_name).result_version, arithmetic, RUQ_PRESET);
+  if (const int version = rounding_version(config.quant.rounding); version > 1) {
     text += fmt::format("rounding {}\n", version);
   }
-  if (const int revision = trial.config->method->revision(quant); revision > 0) {
+  if (const int revision = config.method->revision(config.quant); revision > 0) {
     text += fmt::format("revision {}\n", revision);
   }
   // A path is not part of the identity: the digests of what it leads to are.
-  for (const auto& [key, value] : trial.config->flat_changes()) {
+  for (const auto& [key, value] : config.flat_changes()) {
     if (key.ends_with(".path")) continue;
     text += fmt::format("{}={}\n", key, value);
   }
@@ -271,7 +268,37 @@ PlannedTrial plan_trial(const Trial& trial) {
   for (const auto& [name, range] : planned.identity.token_ranges) {
     text += fmt::format("{}={}-{}\n", name, range.first, range.second);
   }
-  planned.id = fmt::format("{:016x}", hash_text(text));
+  return fmt::format("{:016x}", hash_text(text));
+}
+
+PlannedTrial plan_trial(const Trial& trial) {
+  PlannedTrial planned{trial, prepare_inputs(*trial.config), {}, {}};
+  check_trial(*trial.config, planned.inputs);
+  planned.identity = identify(*trial.config, planned.inputs);
+  planned.id = trial_id(planned, math_backend());
+  return planned;
+}
+
+std::vector<std::string> recorded_arithmetic(const fs::path& root) {
+  std::set<std::string> found;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(root, none)) {
+    const std::string id = entry.path().filename().string();
+    if (!entry.is_directory() || recorded_status(root, id) != "done") continue;
+    found.insert(recorded_results(entry.path() / "results.json")["math_backend"]);
+  }
+  return {found.begin(), found.end()};
+}
+
+PlannedTrial as_recorded(PlannedTrial planned, const fs::path& root,
+                         const std::vector<std::string>& arithmetics) {
+  if (recorded_status(root, planned.id) == "done") return planned;
+  for (const std::string& arithmetic : arithmetics) {
+    const std::string id = trial_id(planned, arithmetic);
+    if (recorded_status(root, id) != "done") continue;
+    planned.id = id;
+    break;
+  }
   return planned;
 }
 

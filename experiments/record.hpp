@@ -49,8 +49,20 @@ struct PlannedTrial {
   std::string id;
 };
 
-/// Prepares the inputs of a trial, checks all that can be checked, and names it.
+/// What a trial is called where it is computed with this arithmetic.
+std::string trial_id(const PlannedTrial& planned, const std::string& arithmetic);
+
+/// Prepares the inputs of a trial, checks all that can be checked, and names it by the arithmetic
+/// of this machine (math_backend()).
 PlannedTrial plan_trial(const Trial& trial);
+
+/// What the finished trials of a folder were computed with, each once.
+std::vector<std::string> recorded_arithmetic(const std::filesystem::path& root);
+
+/// A trial that is not done, but was recorded with one of these arithmetics, under the id that it
+/// has there; any other as it is.
+PlannedTrial as_recorded(PlannedTrial planned, const std::filesystem::path& root,
+                         const std::vector<std::string>& arithmetics);
 
 class RunFolder {
  public:

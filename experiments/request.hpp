@@ -21,6 +21,7 @@ struct Request {
   Index jobs = 1;
   Index threads = 0;  ///< of each job; 0: all processors divided among the jobs
   bool force = false;
+  bool any_arithmetic = false;  ///< what was recorded with another processor's counts as done
   bool figures = true;
 };
 

@@ -39,6 +39,9 @@ po::options_description options() {
   add("threads", po::value<ruq::Index>()->default_value(0),
       "threads of a job (0: all processors divided among the jobs)");
   add("force", "do again what is done");
+  add("any-arithmetic",
+      "a trial recorded with the arithmetic of another processor (oneDNN's instruction set) counts "
+      "as done; results and tables tell which");
   add("out", po::value<std::string>()->default_value(""), "run folder (dump: file)");
   add("no-figures", "do not draw figures at the end");
   add("slurm", po::value<std::string>()->implicit_value("submit"),
@@ -111,6 +114,7 @@ int start(int argc, char** argv) {
   request.jobs = map["jobs"].as<ruq::Index>();
   request.threads = map["threads"].as<ruq::Index>();
   request.force = map.contains("force");
+  request.any_arithmetic = map.contains("any-arithmetic");
   request.figures = !map.contains("no-figures");
   if (map.contains("only")) request.only = map["only"].as<std::vector<std::string>>();
   if (map.contains("trial")) request.trial = map["trial"].as<ruq::Index>();

@@ -175,6 +175,19 @@ std::string perplexity_name(const Group& group) {
   return "";
 }
 
+// What the trials were computed with; how many with which where that differs.
+std::string arithmetic(const std::vector<SummaryRow>& rows) {
+  std::map<std::string, int> trials;
+  for (const SummaryRow& row : rows) {
+    if (done(row)) ++trials[row.results["math_backend"]];
+  }
+  if (trials.size() == 1) return trials.begin()->first;
+  std::vector<std::string> each;
+  for (const auto& [name, count] : trials)
+    each.push_back(fmt::format("{} ({} trial{})", name, count, count == 1 ? "" : "s"));
+  return fmt::format("{}", fmt::join(each, " and "));
+}
+
 std::string provenance(const std::vector<SummaryRow>& rows) {
   for (const SummaryRow& row : rows) {
     if (!done(row)) continue;
@@ -193,7 +206,7 @@ std::string provenance(const std::vector<SummaryRow>& rows) {
           loss, std::exp(loss), text_at(r, "config", "evaluation.windows"),
           text_at(r, "config", "evaluation.window_tokens"));
     }
-    return text + fmt::format(" Computed by {}.", r["math_backend"].get<std::string>());
+    return text + fmt::format(" Computed by {}.", arithmetic(rows));
   }
   return "";
 }

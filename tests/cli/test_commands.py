@@ -65,6 +65,41 @@ class Printing(Case):
         self.assertEqual(alone[:-1], told[1:2])
         self.assertIn("1 of 1 trials done", alone[-1])
 
+    def test_what_another_processor_did_counts_where_that_is_asked_for(self):
+        # Both at most what any processor of this kind has.
+        lesser, greater = ({"ONEDNN_MAX_CPU_ISA": isa} for isa in ("SSE41", "AVX"))
+        config = self.config("sweep: {method: [rtn, hadamard]}\n")
+        words = (config, "--jobs", "1", "--out", self.runs, "--no-figures")
+        first = self.ask(*words, "--trial", "0", **lesser)
+        self.assertEqual(first.code, 0, first)
+        made = self.moments(self.runs)
+        if "onednn" not in next(iter(self.results(self.runs).values()))["math_backend"]:
+            self.skipTest("built without oneDNN")
+
+        def done(*more):
+            return self.ask(config, "--status", "--out", self.runs, *more,
+                            **greater).out.splitlines()[-1].partition(" trials")[0]
+
+        self.assertEqual(done(), "0 of 2")
+        self.assertEqual(done("--any-arithmetic"), "1 of 2")
+        rest = self.ask(*words, "--any-arithmetic", **greater)
+        self.assertEqual(rest.code, 0, rest)
+        self.assertEqual(len(self.statuses(self.runs)), 2)
+        self.assertEqual({path: moment for path, moment in self.moments(self.runs).items()
+                          if path in made}, made)
+        computed = {label: result["math_backend"]
+                    for label, result in self.results(self.runs).items()}
+        self.assertNotEqual(computed["rtn"], computed["hadamard"])
+        summary = (self.runs / "summary.md").read_text(encoding="utf-8")
+        for arithmetic in computed.values():
+            self.assertIn(f"{arithmetic} (1 trial)", summary)
+        rows = (self.runs / "summary.csv").read_text(encoding="utf-8").splitlines()
+        self.assertEqual({row.split(",")[0] for row in rows[1:]}, set(self.statuses(self.runs)))
+        # Done again it is this machine's.
+        again = self.ask(*words, "--any-arithmetic", "--force", **greater)
+        self.assertEqual(again.code, 0, again)
+        self.assertEqual(done(), "2 of 2")
+
     def test_overrides_replace_axes_and_add_them(self):
         config = self.config("sweep:\n- method: [rtn, hadamard]\n  quant.widths: "
                              "[W4A4-Q4K4V4, W6A6-Q6K6V6]\n- method: ruquant\n  seed: [1, 2]\n")

@@ -95,6 +95,35 @@ TEST_CASE("a trial's folder goes from nothing to running to done") {
   CHECK(run.status(trial.id) == "failed: first line second line");
 }
 
+TEST_CASE("a trial that other arithmetic has done is found under its name there") {
+  const TemporaryFolder folder;
+  const PlannedTrial own = planned(folder);
+  const RunFolder run(folder / "runs", sweep_of(folder, "method: hadamard\n"));
+  CHECK(recorded_arithmetic(run.root()).empty());
+  CHECK(recorded_arithmetic(folder / "nothing").empty());
+  PlannedTrial other = own;
+  other.id = trial_id(own, "of another processor");
+  CHECK(other.id != own.id);
+  run.begin(other);
+  run.finish(other, some_result());
+  auto json = nlohmann::json::parse(read_bytes(run.of(other.id) / "results.json"));
+  json["math_backend"] = "of another processor";
+  write_bytes(run.of(other.id) / "results.json", json.dump());
+
+  const auto arithmetics = recorded_arithmetic(run.root());
+  CHECK(arithmetics == std::vector<std::string>{"of another processor"});
+  CHECK(as_recorded(own, run.root(), arithmetics).id == other.id);
+  CHECK(as_recorded(own, run.root(), {"of a third"}).id == own.id);
+  const PlannedTrial further = planned(folder, "seed: 2\n");
+  CHECK(as_recorded(further, run.root(), arithmetics).id == further.id);
+
+  run.begin(own);  // what is not finished does not count, what is comes first
+  CHECK(as_recorded(own, run.root(), arithmetics).id == other.id);
+  run.finish(own, some_result());
+  CHECK(as_recorded(own, run.root(), arithmetics).id == own.id);
+  CHECK(recorded_arithmetic(run.root()).size() == 2);
+}
+
 TEST_CASE("a failure is recorded even before the trial began") {
   const TemporaryFolder folder;
   const PlannedTrial trial = planned(folder);
