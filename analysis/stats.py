@@ -5,6 +5,7 @@ sample standard deviation (n-1 in its denominator). Values that are not finite m
 finite: a diverged trial is never averaged away.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ def t_cdf(t: float, degrees: float) -> float:
     return 1 - tail if t >= 0 else tail
 
 
+@functools.cache  # few degrees of freedom, thousands of intervals
 def t_quantile(probability: float, degrees: float) -> float:
     """The t with P(T ≤ t) = probability, by bisection of t_cdf."""
     if not 0 < probability < 1 or degrees <= 0:

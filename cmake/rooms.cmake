@@ -24,11 +24,19 @@ function(ruq_room room)
           DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/ruquant/${room} FILES_MATCHING PATTERN "*.hpp")
 endfunction()
 
-# ruq_test(<name> LABEL <ctest label> SOURCES <files> LIBRARIES <targets>)
+include(ProcessorCount)
+ProcessorCount(ruq_processors)
+if(ruq_processors EQUAL 0)
+  set(ruq_processors 1)
+endif()
+
+# ruq_test(<name> LABEL <ctest label> SOURCES <files> LIBRARIES <targets>): it uses all processors, so
+# ctest -j runs nothing beside it.
 function(ruq_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE ${ARG_LIBRARIES} ruq_test_main ruq_warnings)
   add_test(NAME ${name} COMMAND ${name} --no-path-filenames=true)
-  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} SKIP_RETURN_CODE 77)
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} SKIP_RETURN_CODE 77
+                                           PROCESSORS ${ruq_processors})
 endfunction()

@@ -36,7 +36,8 @@ LEVELS = [(method, {**options, "quant.activation_levels": name}, loss)
 MIN_MAX = {"quant.weight.rule": "omniquant", "quant.weight.search": "false"}
 WEIGHT_LEVELS = [(method, {**MIN_MAX, "quant.rounding": name,
                            **({"method.smoothing": "none"} if method == "quarot" else {})}, loss)
-                 for method in ("rtn", "smoothquant", "quarot", "duquant", "singlequant", "ruquant")
+                 for method in ("rtn", "smoothquant", "quarot", "duquant", "singlequant", "ruquant",
+                                "infoquant", "spinquant", "flatquant")
                  for name, loss in zip(("rtn", "centroid", "lloyd_max"), (0.5, 0.45, 0.3))]
 M = mechanism_numbers
 ROTATED = [("quarot", {**M.ROTATED, "quant.rounding": rounding, **changes}, 0.4 + 0.02 * place)
@@ -49,7 +50,11 @@ SITES = [*((method, options, 1.4 + 0.1 * place)
          *(("singlequant", {**M.SINGLEQUANT, **changes}, 1.5 + 0.1 * place)
            for place, changes in enumerate(M.SINGLEQUANT_PARTS.values())),
          *(("duquant", {"method.lwc": "false", "method.index": index}, 0.5)
-           for index in ("row", "channel"))]
+           for index in ("row", "channel")),
+         *(("spinquant", {"quant.rounding": "gptq", "method.learn": learn,
+                          "method.learning_rate": rate}, loss)
+           for learn, rate, loss in (("none", "1.5", 0.7), ("both", "1.5", 1.4),
+                                     ("both", "0.15", 0.3)))]
 FINETUNED = {"method.global_reflection": "finetuned"}
 TUNED = [*(("ruquant", {**FINETUNED, **options}, 0.4) for options in M.TUNED.values()),
          ("ruquant", {"method.global_reflection": "optimized",
@@ -263,11 +268,12 @@ class Study(unittest.TestCase):
         self.assertEqual([key for key in found if "learned.psot" in key], [])
 
     def mechanisms_without(self, keep):
-        """The numbers of a copy of the run, of the trials that `keep` does not call False."""
-        with tempfile.TemporaryDirectory() as holder:
-            make_mechanisms(Path(holder))
-            trials = [t for t in load.load_run(holder).trials if keep(t) is not False]
-            return mechanism_numbers.numbers(runs.Run(Path("x"), trials))
+        """The numbers of a copy of the run, of the trials that `keep` does not call False; it may
+        change their config."""
+        copies = [dataclasses.replace(trial, config=dict(trial.config))
+                  for trial in self.runs["mechanisms"].trials]
+        return mechanism_numbers.numbers(
+            runs.Run(Path("x"), [trial for trial in copies if keep(trial) is not False]))
 
     def test_parts_of_singlequant(self):
         key = "mechanisms.singlequant"
@@ -401,7 +407,8 @@ class Study(unittest.TestCase):
         for other in (dataclasses.replace(record, machine={**record.machine, "processor": "other"}),
                       dataclasses.replace(record, machine={**record.machine, "math": "avx512"}),
                       dataclasses.replace(record, rows=fewer)):
-            found = paper_numbers.numbers(self.runs, construction=other)
+            found = paper_numbers.numbers({name: self.runs[name] for name in (
+                "baselines", "sites", "paper_schedules")}, construction=other)
             self.assertEqual([key for key in found if key.startswith("construction.")],
                              ["construction.times.short", "construction.times.paper"])
 
@@ -412,21 +419,30 @@ class Study(unittest.TestCase):
                                     timing={**single.timing, "plan_cpu_seconds": 1e6})
         mixed = dataclasses.replace(run, trials=[other if trial is single else trial
                                                  for trial in run.trials])
-        found = paper_numbers.numbers({**self.runs, "baselines": mixed})
+        record = fig_construction.load(self.folder / "construction")
+        usual, found = (paper_numbers.numbers({"sites": self.runs["sites"], "baselines": one},
+                                              construction=record) for one in (run, mixed))
         self.assertEqual(found["baselines.backend"], f"onednn 3 avx2 for {len(run.trials) - 1} "
                                                      "trials and onednn 3 avx512 for 1 trial")
         self.assertEqual(self.numbers["baselines.backend"], "onednn 3 avx2")
-        record = fig_construction.load(self.folder / "construction")
-        times = [paper_numbers.numbers({**self.runs, "baselines": one},
-                                       construction=record)["construction.times.short"]
-                 for one in (run, mixed)]
         # One of five seeds is gone from the mean; a million seconds would have made it nothing.
-        self.assertAlmostEqual(float(times[1]) / float(times[0]), 1, delta=0.2)
+        times = [float(one["construction.times.short"]) for one in (found, usual)]
+        self.assertAlmostEqual(times[0] / times[1], 1, delta=0.2)
+
+    def test_spinquant_before_gptq_is_held_against_its_start(self):
+        start, *learned = (self.of("mechanisms", "spinquant", W4, method__learn=learn,
+                                   method__learning_rate=rate)
+                           for learn, rate in (("none", "1.5"), ("both", "1.5"), ("both", "0.15")))
+        for name, group in zip(("published", "tenth"), learned, strict=True):
+            for key, text in phrases.compared(group, start).items():
+                self.assertEqual(self.numbers[f"mechanisms.reading.spinquant.{name}.{key}"], text)
+        self.assertIn("higher", self.numbers["mechanisms.reading.spinquant.published.word"])
+        self.assertIn("lower", self.numbers["mechanisms.reading.spinquant.tenth.word"])
 
     def test_how_far_arithmetic_moves_the_same_trials(self):
         self.assertEqual([self.numbers[f"arithmetic.{key}"] for key in ("pairs", "mean", "largest")],
                          ["2", "0.003", "0.004"])
-        alike = {**self.runs, "arithmetic": self.runs["baselines"]}
+        alike = dict.fromkeys(("arithmetic", "baselines"), self.runs["baselines"])
         self.assertNotIn("arithmetic.pairs", paper_numbers.numbers(alike))
 
     def test_costs_of_roundings_are_of_the_largest_matrix(self):
