@@ -227,9 +227,8 @@ def _readings(run: Run) -> dict:
     asked = {"duquant.channel": ("duquant", {"method.lwc": "false", "method.index": "row"},
                                  {"method.index": "channel"}),
              "infoquant.clips": (*LEARNED["infoquant"], {"method.learn_clips": "true"}),
-             **{f"spinquant.{name}": ("spinquant", {"quant.rounding": "gptq", "method.learn": "none"},
-                                      {"method.learn": "both", "method.learning_rate": rate})
-                for name, rate in (("published", "1.5"), ("tenth", "0.15"))}}
+             "spinquant.tenth": ("spinquant", {"quant.rounding": "gptq", "method.learn": "none"},
+                                 {"method.learn": "both", "method.learning_rate": "0.15"})}
     found = {}
     for name, (method, options, changes) in asked.items():
         base, group = (run.pick(method, WIDTHS, wanted)
