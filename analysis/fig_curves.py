@@ -103,6 +103,7 @@ def _caption(groups) -> str:
     return ("One line a block, or a site where sites are learned, or the model; a point is the "
             f"mean over {FEWEST} steps or more (fewer where there are not twice as many), at their "
             "middle, of the loss that is minimized, over that of the start on all sequences that "
-            "teach. A step takes other tokens on the two schedules, so a line says how far and how "
-            "evenly learning goes and not which of two is better; the held-out errors say that. "
+            "teach, or where the model is learned on those of its first step. A step takes other "
+            "tokens on the two schedules, so a line says how far and how evenly learning goes and not "
+            "which of two is better; the held-out errors say that. "
             f"{style.provenance(trials)}")
