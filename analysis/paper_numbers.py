@@ -9,7 +9,8 @@ Keys, with `run` the name of a run folder, `variant` of VARIANTS and `widths` as
     trials                                     of all runs; one that several share counts once in both
     run.trials .seeds .model .note .text .windows .window_tokens .tokens .build .backend
     arithmetic.pairs .mean .largest            trials of the baselines that were computed again with
-                                               other arithmetic, and nats that they lie apart
+                                               other arithmetic, and nats that they lie apart; of
+                                               those that learn arithmetic.learned.pairs and so on
     run.float.loss .perplexity                 of the float model on the run's windows
     run.loss.variant.rounding.widths           nats per token over float, with its interval
     run.perplexity.variant.rounding.widths
@@ -235,10 +236,14 @@ def _apart_by_arithmetic(again: Run, run: Run) -> dict:
     known = {options(trial): trial for trial in run.trials if trial.has_language}
     pairs = [(trial, other) for trial in again.trials if (other := known.get(options(trial)))
              and trial.math_backend != other.math_backend]
-    apart = [abs(trial.metrics["nll_over_float"] - other.metrics["nll_over_float"])
-             for trial, other in pairs]
-    return {"arithmetic.pairs": str(len(pairs)), "arithmetic.mean": f"{np.mean(apart):.3f}",
-            "arithmetic.largest": f"{max(apart):.3f}"} if pairs else {}
+    found = {}
+    for key, learned in (("arithmetic", False), ("arithmetic.learned", True)):
+        apart = [abs(trial.metrics["nll_over_float"] - other.metrics["nll_over_float"])
+                 for trial, other in pairs if bool(trial.learning) == learned]
+        if apart:
+            found |= {f"{key}.pairs": str(len(apart)), f"{key}.mean": f"{np.mean(apart):.3f}",
+                      f"{key}.largest": f"{max(apart):.3f}"}
+    return found
 
 
 def _trends(run: Run) -> dict:

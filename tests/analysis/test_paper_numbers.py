@@ -176,11 +176,13 @@ def make_study(folder) -> Path:
 
 
 def make_arithmetic(folder, baselines) -> None:
-    """Two trials of the baselines, with last digits of their own: 2 and 4 thousandths of a nat."""
-    paths = sorted(baselines.glob("*/results.json"))[:2]
-    for apart, path in zip((0.002, -0.004), paths, strict=True):
+    """Trials of the baselines with last digits of their own: two that are 2 and 4 thousandths of a
+    nat off, and one that learns and is 20."""
+    paths = sorted(baselines.glob("*/results.json"))[:3]
+    for apart, learned, path in zip((0.002, -0.004, 0.02), ([], [], [{"where": "model"}]), paths,
+                                    strict=True):
         data = json.loads(path.read_text())
-        data["math_backend"] = "onednn 3 avx512"
+        data |= {"math_backend": "onednn 3 avx512", "learning": learned}
         data["metrics"]["nll_over_float"] += apart
         fixture.write_trial(folder / f"a{path.parent.name}", {**data, "trial": f"a{data['trial']}"})
 
@@ -439,6 +441,8 @@ class Study(unittest.TestCase):
     def test_how_far_arithmetic_moves_the_same_trials(self):
         self.assertEqual([self.numbers[f"arithmetic.{key}"] for key in ("pairs", "mean", "largest")],
                          ["2", "0.003", "0.004"])
+        self.assertEqual([self.numbers[f"arithmetic.learned.{key}"] for key in ("pairs", "largest")],
+                         ["1", "0.020"])
         alike = dict.fromkeys(("arithmetic", "baselines"), self.runs["baselines"])
         self.assertNotIn("arithmetic.pairs", paper_numbers.numbers(alike))
 
