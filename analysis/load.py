@@ -25,7 +25,7 @@ INPUT_KEYS = ("model", "model_note", "stream")
 TIMING_KEYS = ("plan_seconds", "evaluate_seconds", "total_seconds", "peak_memory_mib", "threads")
 WINDOW_KEYS = ("nll", "nll_float")
 # Runs that the study can do without: their text cannot be fetched, they take hours by themselves, or
-# they repeat on other text what it has.
+# they repeat on other text or with other arithmetic what it has.
 OPTIONAL_RUNS = ("wikitext2", "articles", "paper_schedules", "arithmetic")
 
 

@@ -223,10 +223,11 @@ int verify(const Request& original) {
   if (run(request) != 0) return 1;
   sweep = sweep_of(request);
   const RunFolder folder(run_root(request, sweep), sweep);
+  const Naming naming(request, folder.root());
   int bad = 0;
   for (const auto& expectation : sweep.check.expect) {
     Index matched = 0;
-    for (const PlannedTrial& planned : plan_trials(sweep, Naming(request, folder.root()))) {
+    for (const PlannedTrial& planned : plan_trials(sweep, naming)) {
       if (!is_meant(*planned.trial.config, expectation.where)) continue;
       ++matched;
       const double value = recorded_metric(folder, planned.id, expectation.metric);
@@ -303,6 +304,7 @@ int slurm(const Request& request, bool submit) {
       quoted(fs::absolute(request.config).string()));
   for (const std::string& text : request.overrides) script += " " + quoted(text);
   for (const std::string& word : request.only) script += " --only " + quoted(word);
+  if (request.any_arithmetic) script += " --any-arithmetic";
   script += fmt::format(" --out {} --trial \"$SLURM_ARRAY_TASK_ID\" --threads 2\n",
                         quoted(fs::absolute(run_root(request, sweep)).string()));
   if (!submit) {

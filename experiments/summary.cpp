@@ -183,8 +183,9 @@ std::string arithmetic(const std::vector<SummaryRow>& rows) {
   }
   if (trials.size() == 1) return trials.begin()->first;
   std::vector<std::string> each;
-  for (const auto& [name, count] : trials)
+  for (const auto& [name, count] : trials) {
     each.push_back(fmt::format("{} ({} trial{})", name, count, count == 1 ? "" : "s"));
+  }
   return fmt::format("{}", fmt::join(each, " and "));
 }
 

@@ -95,6 +95,8 @@ class Printing(Case):
             self.assertIn(f"{arithmetic} (1 trial)", summary)
         rows = (self.runs / "summary.csv").read_text(encoding="utf-8").splitlines()
         self.assertEqual({row.split(",")[0] for row in rows[1:]}, set(self.statuses(self.runs)))
+        script = self.ask(config, "--slurm=print", "--any-arithmetic", "--out", self.runs, **greater)
+        self.assertIn(" --any-arithmetic ", script.out)
         # Done again it is this machine's.
         again = self.ask(*words, "--any-arithmetic", "--force", **greater)
         self.assertEqual(again.code, 0, again)
